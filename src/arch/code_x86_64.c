@@ -1,0 +1,217 @@
+/* Machine code of the VAPI for x86-64 (see code.h). Each template is commented byte by byte. */
+#include "arch/code.h"
+
+#include <string.h>
+
+static void put32(uint8_t *p, uint64_t v)
+{
+	uint32_t w = (uint32_t)v;
+	memcpy(p, &w, sizeof(w));
+}
+
+/* disp32 of an operand: distance from the end of the instruction */
+static uint64_t rel(vaddr_t target, vaddr_t insn_end)
+{
+	return target - insn_end;
+}
+
+void arch_stub__write(uint8_t *out, vaddr_t at, vaddr_t slot)
+{
+	static const uint8_t code[ARCH_STUB_SIZE] = {
+	    0xf3, 0x0f, 0x1e, 0xfa,             /* 0  endbr64 */
+	    0xff, 0x25, 0,    0,    0,    0,    /* 4  jmp *slot(%rip) */
+	    0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, /* 10 int3: never reached */
+	};
+	memcpy(out, code, sizeof(code));
+	put32(out + 6, rel(slot, at + 10));
+}
+
+void arch_lazy_stub__write(uint8_t *out, vaddr_t at, uint32_t reloc_index, vaddr_t lazy_head)
+{
+	static const uint8_t code[ARCH_STUB_SIZE] = {
+	    0xf3, 0x0f, 0x1e, 0xfa,    /* 0  endbr64 */
+	    0x68, 0,    0,    0,    0, /* 4  push $reloc_index */
+	    0xe9, 0,    0,    0,    0, /* 9  jmp lazy_head */
+	    0xcc, 0xcc,                /* 14 int3: never reached */
+	};
+	memcpy(out, code, sizeof(code));
+	put32(out + 5, reloc_index);
+	put32(out + 10, rel(lazy_head, at + 14));
+}
+
+void arch_lazy_head__write(uint8_t *out, vaddr_t at, vaddr_t got)
+{
+	static const uint8_t code[ARCH_STUB_SIZE] = {
+	    0xff, 0x35, 0,    0,    0, 0, /* 0  push GOT+8(%rip): the link map */
+	    0xff, 0x25, 0,    0,    0, 0, /* 6  jmp *GOT+16(%rip): _dl_runtime_resolve */
+	    0xcc, 0xcc, 0xcc, 0xcc,       /* 12 int3: never reached */
+	};
+	memcpy(out, code, sizeof(code));
+	put32(out + 2, rel(got + 8, at + 6));
+	put32(out + 8, rel(got + 16, at + 12));
+}
+
+/* syscall(2): number in rax; arguments in rdi, rsi, rdx, r10, r8, r9; result in rax; rcx and r11 lost */
+static const uint8_t pad_syscall[] = {
+    0x0f, 0x05, /* syscall */
+    0xc3,       /* ret */
+};
+
+static const uint8_t pad_sigreturn[] = {
+    0xb8, 0x0f, 0x00, 0x00, 0x00, /* mov $15,%eax: __NR_rt_sigreturn */
+    0x0f, 0x05,                   /* syscall */
+    0x0f, 0x0b,                   /* ud2: never reached */
+};
+
+static const uint8_t pad_exit[] = {
+    0x31, 0xff,                   /* xor %edi,%edi */
+    0xb8, 0x3c, 0x00, 0x00, 0x00, /* mov $60,%eax: __NR_exit, this thread alone */
+    0x0f, 0x05,                   /* syscall */
+    0x0f, 0x0b,                   /* ud2: never reached */
+};
+
+static const uint8_t pad_batch[] = {
+    /* rbx = next struct arch_batch_entry */
+    0x48, 0x8b, 0x03,                   /*  0 mov (%rbx),%rax: nr */
+    0x48, 0x85, 0xc0,                   /*  3 test %rax,%rax */
+    0x78, 0x2e,                         /*  6 js done (54) */
+    0x48, 0x8b, 0x7b, 0x08,             /*  8 mov 8(%rbx),%rdi */
+    0x48, 0x8b, 0x73, 0x10,             /* 12 mov 16(%rbx),%rsi */
+    0x48, 0x8b, 0x53, 0x18,             /* 16 mov 24(%rbx),%rdx */
+    0x4c, 0x8b, 0x53, 0x20,             /* 20 mov 32(%rbx),%r10 */
+    0x4c, 0x8b, 0x43, 0x28,             /* 24 mov 40(%rbx),%r8 */
+    0x4c, 0x8b, 0x4b, 0x30,             /* 28 mov 48(%rbx),%r9 */
+    0x0f, 0x05,                         /* 32 syscall */
+    0x48, 0x89, 0x43, 0x38,             /* 34 mov %rax,56(%rbx): result */
+    0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, /* 38 cmp $-4095,%rax */
+    0x73, 0x08,                         /* 44 jae done (54): an error ends the list */
+    0x48, 0x83, 0xc3, 0x40,             /* 46 add $64,%rbx */
+    0xeb, 0xcc,                         /* 50 jmp 0 */
+    0x0f, 0x0b,                         /* 52 ud2: never reached */
+    0x31, 0xff,                         /* 54 done: xor %edi,%edi */
+    0xb8, 0x3c, 0x00, 0x00, 0x00,       /* 56 mov $60,%eax: __NR_exit */
+    0x0f, 0x05,                         /* 61 syscall */
+    0x0f, 0x0b,                         /* 63 ud2: never reached */
+};
+
+/* DT_INIT is called as init(argc, argv, env) (gABI, "Initialization and Termination Functions";
+ * glibc elf/dl-init.c), so rdi, rsi and rdx must reach the library's own function unchanged. */
+static const uint8_t pad_init[] = {
+    0xf3, 0x0f, 0x1e, 0xfa,             /*  0 endbr64 */
+    0x57,                               /*  4 push %rdi */
+    0x56,                               /*  5 push %rsi */
+    0x52,                               /*  6 push %rdx */
+    0x48, 0x8d, 0x3d, 0,    0,    0, 0, /*  7 lea table(%rip),%rdi */
+    0xbe, 0,    0,    0,    0,          /* 14 mov $table_len,%esi */
+    0xba, 0x01, 0x00, 0x00, 0x00,       /* 19 mov $PROT_READ,%edx */
+    0xb8, 0x0a, 0x00, 0x00, 0x00,       /* 24 mov $10,%eax: __NR_mprotect */
+    0x0f, 0x05,                         /* 29 syscall: if it fails the table stays writable, no more */
+    0x5a,                               /* 31 pop %rdx */
+    0x5e,                               /* 32 pop %rsi */
+    0x5f,                               /* 33 pop %rdi */
+    0xc3,                               /* 34 ret, or the first byte of: jmp next */
+    0xcc, 0xcc, 0xcc, 0xcc,             /* 35 */
+};
+
+_Static_assert(sizeof(pad_syscall) <= ARCH_PAD_SIGRETURN - ARCH_PAD_SYSCALL, "pads overlap");
+_Static_assert(sizeof(pad_sigreturn) <= ARCH_PAD_EXIT - ARCH_PAD_SIGRETURN, "pads overlap");
+_Static_assert(sizeof(pad_exit) <= ARCH_PAD_BATCH - ARCH_PAD_EXIT, "pads overlap");
+_Static_assert(sizeof(pad_batch) <= ARCH_PAD_INIT - ARCH_PAD_BATCH, "pads overlap");
+_Static_assert(sizeof(pad_init) <= ARCH_PADS_SIZE - ARCH_PAD_INIT, "pads overlap");
+_Static_assert(sizeof(struct arch_batch_entry) == 64, "the batch pad steps by 64 bytes");
+
+void arch_pads__write(uint8_t *out, vaddr_t at, const struct arch_init_args *init)
+{
+	memset(out, 0xcc, ARCH_PADS_SIZE);
+	memcpy(out + ARCH_PAD_SYSCALL, pad_syscall, sizeof(pad_syscall));
+	memcpy(out + ARCH_PAD_SIGRETURN, pad_sigreturn, sizeof(pad_sigreturn));
+	memcpy(out + ARCH_PAD_EXIT, pad_exit, sizeof(pad_exit));
+	memcpy(out + ARCH_PAD_BATCH, pad_batch, sizeof(pad_batch));
+
+	uint8_t *p = out + ARCH_PAD_INIT;
+	vaddr_t here = at + ARCH_PAD_INIT;
+	memcpy(p, pad_init, sizeof(pad_init));
+	put32(p + 10, rel(init->table, here + 14));
+	put32(p + 15, init->table_len);
+	if (init->next) {
+		p[34] = 0xe9; /* jmp next */
+		put32(p + 35, rel(init->next, here + 39));
+	}
+}
+
+/* DWARF register numbers of the psABI (figure 3.36): 7 is rsp, 16 the return address. */
+enum { DW_CFA_def_cfa = 0x0c, DW_CFA_offset = 0x80, DW_CFA_def_cfa_expression = 0x0f };
+enum {
+	DW_OP_breg7 = 0x77,
+	DW_OP_breg16 = 0x80,
+	DW_OP_lit15 = 0x3f,
+	DW_OP_and = 0x1a,
+	DW_OP_lit9 = 0x39,
+	DW_OP_ge = 0x2a,
+	DW_OP_lit3 = 0x33,
+	DW_OP_shl = 0x24,
+	DW_OP_plus = 0x22,
+	DW_OP_lit6 = 0x36
+};
+
+struct arch_cfi arch_cfi__entry(void)
+{
+	static const uint8_t ops[] = {
+	    DW_CFA_def_cfa,     7, 8, /* CFA = rsp + 8 */
+	    DW_CFA_offset | 16, 1,    /* return address at CFA - 8 */
+	};
+	return (struct arch_cfi){ops, sizeof(ops)};
+}
+
+/* Stubs are 16-aligned, so the low bits of rip tell how far one has run, as in the linker's own
+ * unwind table for .plt: CFA = rsp + 8 + ((rip & 15) >= 9) * 8, the push being done from byte 9 on. */
+struct arch_cfi arch_cfi__lazy_stub(void)
+{
+	static const uint8_t ops[] = {
+	    DW_CFA_def_cfa_expression,
+	    11,
+	    DW_OP_breg7,
+	    8,
+	    DW_OP_breg16,
+	    0,
+	    DW_OP_lit15,
+	    DW_OP_and,
+	    DW_OP_lit9,
+	    DW_OP_ge,
+	    DW_OP_lit3,
+	    DW_OP_shl,
+	    DW_OP_plus,
+	};
+	return (struct arch_cfi){ops, sizeof(ops)};
+}
+
+/* On entry the index is on the stack; the second push is done from byte 6 on. */
+struct arch_cfi arch_cfi__lazy_head(void)
+{
+	static const uint8_t ops[] = {
+	    DW_CFA_def_cfa_expression,
+	    11,
+	    DW_OP_breg7,
+	    16,
+	    DW_OP_breg16,
+	    0,
+	    DW_OP_lit15,
+	    DW_OP_and,
+	    DW_OP_lit6,
+	    DW_OP_ge,
+	    DW_OP_lit3,
+	    DW_OP_shl,
+	    DW_OP_plus,
+	};
+	return (struct arch_cfi){ops, sizeof(ops)};
+}
+
+uint8_t arch_cfi__return_register(void)
+{
+	return 16;
+}
+
+int8_t arch_cfi__data_alignment(void)
+{
+	return -8;
+}

@@ -1,0 +1,39 @@
+/* Freeze: bring a process to a state in which no thread is, or will return, inside given code.
+ *
+ * A thread asleep in a system call is left asleep when no word on its stack lies in the ranges.
+ * Every other thread is stopped (PTRACE_SEIZE, PTRACE_INTERRUPT). A stopped thread is outside when
+ * its PC is outside and no word between its stack pointer and the end of its stack lies in the
+ * ranges, or when unwinding (freeze/unwind.h) proves that the words found are stale. What cannot be
+ * decided counts as inside.
+ */
+#ifndef LLU_FREEZE_FREEZE_H
+#define LLU_FREEZE_FREEZE_H
+
+#include "inject/process.h"
+
+struct freeze;
+
+struct freeze_options {
+	const struct trange *inside; /* executable ranges that must be left; borrowed */
+	size_t n_inside;
+	pid_t except; /* the hand's thread id: never stopped or examined; 0 for none */
+	bool strict;  /* stop sleepers too */
+	int stop_ms;  /* bound for one thread to stop; 20 by DESIGN */
+};
+
+struct freeze_stats {
+	size_t threads, stopped, asleep;
+};
+
+/* Freezes. On success the stopped threads stay so until freeze__thaw(). ERR_RETRY (text: which thread is
+ * inside, in which system call if any, or did not stop) leaves every thread running as before.
+ * Also ERR_GONE, ERR_BUSY (a debugger came), ERR_PERMISSION. */
+MUST_CHECK struct err *freeze__begin(const struct process *p, const struct freeze_options *opt, struct freeze **out);
+void freeze__stats(const struct freeze *f, struct freeze_stats *out);
+
+/* Lets every stopped thread go on as if it had not been stopped (law 3: interrupted system calls restart,
+ * also those that the kernel fails with EINTR on a stop), and frees the handle. Returns the time
+ * frozen in nanoseconds: from the first PTRACE_INTERRUPT to the last PTRACE_DETACH, 0 if no thread was stopped. */
+uint64_t freeze__thaw(struct freeze *f);
+
+#endif

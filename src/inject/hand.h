@@ -1,0 +1,64 @@
+/* The hand: a thread of our own inside the target that maps and unmaps for us.
+ *
+ * One thread of the target is borrowed once, for one clone(2). The new thread has its own table of
+ * file descriptors (no CLONE_FILES), every signal blocked, and its stack in the scratch memory of
+ * the VAPI; it performs system calls one by one while it is traced, and exits by itself when it is
+ * not: each call returns to ARCH_PAD_EXIT, so a tool that is killed leaves no thread behind.
+ *
+ *     scratch, lowest address first (HAND_SCRATCH_MIN bytes at least)
+ *     +------------------+----------------------+---------------+--------------------------------+
+ *     | hand stack       | data: path strings,  | (free)        | rt_sigframe + xsave area of    |
+ *     | 4 KiB            | batch list; 8 KiB    |               | the borrowed thread, 16 KiB    |
+ *     +------------------+----------------------+---------------+--------------------------------+
+ *
+ * Law 1 (docs/design.md): from the moment the borrowed thread's registers are changed, it returns
+ * to where it was through rt_sigreturn(2) over a frame that is complete before the change, whether
+ * the tool lives or not.
+ */
+#ifndef LLU_INJECT_HAND_H
+#define LLU_INJECT_HAND_H
+
+#include "arch/code.h"
+#include "inject/process.h"
+
+enum { HAND_SCRATCH_MIN = 32768, HAND_DATA_SIZE = 8192 };
+
+struct hand;
+
+/* Where the VAPI offers what the hand needs, as addresses in the target. */
+struct hand_place {
+	taddr_t pads;    /* ARCH_PADS_SIZE bytes of arch_pads__write() */
+	taddr_t scratch; /* HAND_SCRATCH_MIN bytes or more, readable and writable, page-aligned */
+	size_t scratch_len;
+};
+
+/* Raises the hand: borrows a thread (waiting up to `timeout_ms` for one that may be borrowed) and
+ * clones it. When this returns, the borrowed thread is running again, detached, as it was.
+ * Errors: ERR_RETRY (no thread could be borrowed in time), ERR_REFUSED (seccomp, shadow stacks: the
+ * reason is in the text), ERR_BUSY (traced by another), ERR_PERMISSION, ERR_GONE, ERR_SYSTEM (the
+ * clone failed: pids limit). The target is as before on every error. */
+MUST_CHECK struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms,
+				   struct hand **out);
+
+/* Performs one system call in the target. *result is the kernel's return value, negative errno
+ * included; an error is returned only when the call could not be made. */
+MUST_CHECK struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg[6], int64_t *result);
+
+/* Where the caller may put data for the calls (a path, a batch): HAND_DATA_SIZE bytes. */
+taddr_t hand__data(const struct hand *h);
+
+/* Sets the hand up to run a batch of `n` calls (at most HAND_DATA_SIZE / 64 - 1; it occupies the data
+ * area), but does not start it. */
+MUST_CHECK struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *calls, size_t n);
+/* Runs the loaded batch to its end in one go, also when the tool dies meanwhile; the hand exits
+ * with it. Fills in the results of `calls`; entries behind the first failure keep result 0.
+ * *done says how many calls succeeded. */
+MUST_CHECK struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size_t n, size_t *done);
+
+/* Lets the hand exit (if it has not) and waits for that; frees the handle. */
+void hand__dismiss(struct hand *h);
+
+/* The system calls that raising and using a hand makes, for seccomp__check(). Ends with -1. */
+extern const int hand_syscalls[];
+
+#endif

@@ -1,0 +1,101 @@
+/* A process, seen from outside: what /proc says, its mappings, its threads, its memory.
+ *
+ * Nothing here stops a thread or writes to one. A handle stays with the process it was opened for:
+ * a reused PID is noticed (pidfd_open(2), start time in /proc/PID/stat) and reported as ERR_GONE.
+ * Everything read from a target may be a lie of the target; sizes are bounded here, meaning is not
+ * judged.
+ */
+#ifndef LLU_INJECT_PROCESS_H
+#define LLU_INJECT_PROCESS_H
+
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "base/types.h"
+
+struct process;
+
+/* One line of /proc/PID/maps (proc(5)). */
+struct mapping {
+	struct trange range;
+	int prot;        /* PROT_* of mmap(2) */
+	bool shared;     /* MAP_SHARED */
+	uint64_t offset; /* bytes into the file */
+	uint32_t dev_major, dev_minor;
+	uint64_t inode;   /* 0: no file */
+	const char *path; /* as printed, octal escapes undone, " (deleted)" removed; "" if none */
+	bool deleted;     /* the kernel printed " (deleted)" */
+};
+
+struct mappings {
+	struct mapping *items; /* in address order */
+	size_t n;
+	char *text; /* what the paths point into */
+};
+
+enum thread_state {
+	THREAD_RUNNING,  /* R, or just not asleep when looked at */
+	THREAD_SLEEPING, /* S: asleep in a system call or a fault, interruptible */
+	THREAD_BLOCKED,  /* D: asleep and not interruptible */
+	THREAD_STOPPED,  /* T, t: group-stop or ptrace-stop */
+	THREAD_DEAD,     /* Z, X: gone or going */
+};
+
+/* What /proc/PID/task/TID/{stat,syscall} say without stopping the thread. */
+struct thread_view {
+	pid_t tid;
+	enum thread_state state;
+	bool at_rest; /* sleeping, and sp and pc below are known */
+	int64_t nr;   /* system call it sleeps in, -1 when in none (a page fault) */
+	uint64_t arg[6];
+	taddr_t sp, pc;
+	bool io_worker; /* PF_IO_WORKER: an io_uring worker that never runs user code */
+};
+
+/* Opens a process. Errors: ERR_GONE (no such process, or it ended), ERR_PERMISSION, and ERR_REFUSED
+ * for what is never operated on: a kernel thread, llvupdate itself, a 32-bit process (by the ELF
+ * class of /proc/PID/exe). The caller releases it with process__close(). */
+MUST_CHECK struct err *process__open(pid_t pid, struct process **out);
+void process__close(struct process *p);
+
+pid_t process__pid(const struct process *p);
+/* Start time in clock ticks since boot, field 22 of /proc/PID/stat: with the PID it names a process. */
+uint64_t process__start_time(const struct process *p);
+/* Name as in /proc/PID/comm; lives as long as the handle. */
+const char *process__name(const struct process *p);
+/* The open directory /proc/PID, for openat(2); owned by the handle. */
+int process__dirfd(const struct process *p);
+/* ERR_GONE once the process has ended, even if its PID is in use again. */
+MUST_CHECK struct err *process__alive(const struct process *p);
+/* PID of the tracer (TracerPid of any thread), 0 if none. */
+MUST_CHECK struct err *process__tracer(const struct process *p, pid_t *out);
+
+MUST_CHECK struct err *process__maps(const struct process *p, struct mappings *out);
+void mappings__free(struct mappings *m);
+/* The mapping that holds `a`, or NULL. */
+const struct mapping *mappings__at(const struct mappings *m, taddr_t a);
+
+/* Opens the file behind a mapping read-only through /proc/PID/map_files, also when it is deleted or
+ * in another mount namespace; without CAP_CHECKPOINT_RESTORE falls back to its path in the
+ * process's root and accepts it only when device and inode agree. The caller closes the fd. */
+MUST_CHECK struct err *process__open_mapped(const struct process *p, const struct mapping *m, int *fd_out);
+
+/* Threads of the process at this moment; the caller frees the array. */
+MUST_CHECK struct err *process__threads(const struct process *p, pid_t **tids_out, size_t *n_out);
+/* Looks at one thread. A thread that is gone is THREAD_DEAD, not an error. */
+MUST_CHECK struct err *process__look(const struct process *p, pid_t tid, struct thread_view *out);
+
+/* ERR_REFUSED, with the PIDs, when another process shares the memory (CLONE_VM without
+ * CLONE_THREAD; kcmp(2) KCMP_VM), ERR_RETRY when it is a vfork(2) child that will be gone soon.
+ * `children_only` asks the target's own children alone, which is quick. */
+MUST_CHECK struct err *process__shares_memory(const struct process *p, bool children_only);
+
+/* Memory, in bulk. Reads all `len` bytes or fails (ERR_UNREADABLE names the address; ERR_GONE).
+ * Reads go through process_vm_readv(2), never faulting in pages of a device mapping. */
+MUST_CHECK struct err *process__read(const struct process *p, taddr_t from, void *to, size_t len);
+/* Writes through /proc/PID/mem, which reaches private read-only pages as well (a private copy is made;
+ * kernel mm/memory.c, __access_remote_vm with FOLL_FORCE). Not atomic: the caller sees to it that
+ * every prefix of the write is harmless. */
+MUST_CHECK struct err *process__write(const struct process *p, taddr_t to, const void *from, size_t len);
+
+#endif
