@@ -11,6 +11,7 @@
  *                       what the second half of a PLT entry does (psABI 5.2): push the relocation
  *                       index and jump to the lazy head
  *     lazy head         what PLT0 does: push GOT[1], jump through GOT[2]
+ *     IFUNC return      resolver of an IRELATIVE relocation: returns a canonical stub
  *
  * Pads, one block of ARCH_PADS_SIZE bytes, at these offsets:
  *
@@ -49,6 +50,8 @@ struct arch_batch_entry {
 void arch_stub__write(uint8_t *out, vaddr_t at, vaddr_t slot);
 void arch_lazy_stub__write(uint8_t *out, vaddr_t at, uint32_t reloc_index, vaddr_t lazy_head);
 void arch_lazy_head__write(uint8_t *out, vaddr_t at, vaddr_t got);
+
+void arch_ifunc_return__write(uint8_t *out, vaddr_t at, vaddr_t stub);
 
 struct arch_init_args {
 	vaddr_t table;      /* page-aligned */

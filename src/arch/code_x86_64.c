@@ -51,6 +51,18 @@ void arch_lazy_head__write(uint8_t *out, vaddr_t at, vaddr_t got)
 	put32(out + 8, rel(got + 16, at + 12));
 }
 
+void arch_ifunc_return__write(uint8_t *out, vaddr_t at, vaddr_t stub)
+{
+	static const uint8_t code[ARCH_STUB_SIZE] = {
+	    0xf3, 0x0f, 0x1e, 0xfa,          /* 0  endbr64 */
+	    0x48, 0x8d, 0x05, 0,    0, 0, 0, /* 4  lea stub(%rip),%rax */
+	    0xc3,                            /* 11 ret */
+	    0xcc, 0xcc, 0xcc, 0xcc,          /* 12 int3: never reached */
+	};
+	memcpy(out, code, sizeof(code));
+	put32(out + 7, rel(stub, at + 11));
+}
+
 /* syscall(2): number in rax; arguments in rdi, rsi, rdx, r10, r8, r9; result in rax; rcx and r11 lost */
 static const uint8_t pad_syscall[] = {
     0x0f, 0x05, /* syscall */

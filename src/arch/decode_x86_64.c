@@ -1,0 +1,72 @@
+/* Instruction decoding for x86-64, by Zydis; see decode.h. */
+#include "arch/decode.h"
+
+#include <Zydis/Zydis.h>
+
+static enum insn_flow flow_of(const ZydisDecodedInstruction *i, bool relative)
+{
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_CALL:
+		return relative ? FLOW_CALL : FLOW_CALL_INDIRECT;
+	case ZYDIS_MNEMONIC_JMP:
+		return relative ? FLOW_JUMP : FLOW_STOP;
+	case ZYDIS_MNEMONIC_RET:
+	case ZYDIS_MNEMONIC_IRET:
+	case ZYDIS_MNEMONIC_IRETD:
+	case ZYDIS_MNEMONIC_IRETQ:
+	case ZYDIS_MNEMONIC_UD0:
+	case ZYDIS_MNEMONIC_UD1:
+	case ZYDIS_MNEMONIC_UD2:
+	case ZYDIS_MNEMONIC_HLT:
+	case ZYDIS_MNEMONIC_INT3:
+		return FLOW_STOP;
+	default:
+		return relative ? FLOW_BRANCH : FLOW_NEXT; /* jcc, loop, jrcxz, xbegin */
+	}
+}
+
+static bool is_nop(const ZydisDecodedInstruction *i)
+{
+	return i->meta.category == ZYDIS_CATEGORY_NOP || i->meta.category == ZYDIS_CATEGORY_WIDENOP;
+}
+
+bool insn__decode(const uint8_t *code, size_t len, vaddr_t at, struct insn *out)
+{
+	ZydisDecoder decoder;
+	ZydisDecodedInstruction i;
+	ZydisDecoderContext context;
+	if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
+	    !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, &context, code, len, &i)))
+		return false;
+	bool branches = i.raw.imm[0].size && i.raw.imm[0].is_relative;
+	bool memory = (i.attributes & ZYDIS_ATTRIB_HAS_MODRM) && i.raw.modrm.mod != 3;
+	bool rip_relative = memory && i.raw.modrm.mod == 0 && i.raw.modrm.rm == 5;
+	if (rip_relative && i.address_width != 64)
+		return false; /* eip-relative: no compiler makes it, and the target would wrap at 4 GiB */
+
+	*out = (struct insn){
+	    .len = i.length,
+	    .flow = (uint8_t)flow_of(&i, branches),
+	    .has_target = branches || rip_relative,
+	    .is_branch = branches,
+	    .takes_address = rip_relative && i.mnemonic == ZYDIS_MNEMONIC_LEA,
+	    .is_nop = is_nop(&i),
+	};
+	if (branches) {
+		out->field = i.raw.imm[0].offset;
+		out->field_size = i.raw.imm[0].size / 8;
+		out->target = at + i.length + (vaddr_t)i.raw.imm[0].value.s;
+	} else if (rip_relative) {
+		out->field = i.raw.disp.offset;
+		out->field_size = i.raw.disp.size / 8;
+		out->target = at + i.length + (vaddr_t)i.raw.disp.value;
+	} else if (i.raw.disp.size) {
+		out->disp = i.raw.disp.offset;
+		out->disp_size = i.raw.disp.size / 8;
+	}
+	if (!branches && i.raw.imm[0].size) {
+		out->imm = i.raw.imm[0].offset;
+		out->imm_size = i.raw.imm[0].size / 8;
+	}
+	return true;
+}
