@@ -45,7 +45,8 @@ enum thread_state {
 struct thread_view {
 	pid_t tid;
 	enum thread_state state;
-	bool at_rest; /* sleeping, and sp and pc below are known */
+	bool traced;  /* THREAD_STOPPED by a tracer, not by job control */
+	bool at_rest; /* THREAD_SLEEPING or THREAD_BLOCKED, off its CPU, and the fields below are known */
 	int64_t nr;   /* system call it sleeps in, -1 when in none (a page fault) */
 	uint64_t arg[6];
 	taddr_t sp, pc;
@@ -84,6 +85,12 @@ MUST_CHECK struct err *process__open_mapped(const struct process *p, const struc
 MUST_CHECK struct err *process__threads(const struct process *p, pid_t **tids_out, size_t *n_out);
 /* Looks at one thread. A thread that is gone is THREAD_DEAD, not an error. */
 MUST_CHECK struct err *process__look(const struct process *p, pid_t tid, struct thread_view *out);
+/* Context switches of a thread so far, both kinds; 0 when it is gone. A thread that was seen at rest
+ * twice has not run in between when the count before the first look is that after the second: to
+ * rest again it has to be switched out again. */
+MUST_CHECK struct err *process__switches(const struct process *p, pid_t tid, uint64_t *out);
+/* Does the thread sleep until its vfork(2) child has gone its way? (That child runs in this memory.) */
+bool thread_view__waits_for_vfork(const struct thread_view *v);
 
 /* ERR_REFUSED, with the PIDs, when another process shares the memory (CLONE_VM without
  * CLONE_THREAD; kcmp(2) KCMP_VM), ERR_RETRY when it is a vfork(2) child that will be gone soon.

@@ -1,0 +1,21 @@
+/* Monotonic time in nanoseconds, for deadlines and for measuring the time frozen. */
+#ifndef LLU_INJECT_CLOCK_H
+#define LLU_INJECT_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+static inline uint64_t clock_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The moment `ms` milliseconds from now. */
+static inline uint64_t clock_deadline(int ms)
+{
+	return clock_ns() + (uint64_t)(ms > 0 ? ms : 0) * 1000000u;
+}
+
+#endif

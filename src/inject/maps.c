@@ -1,0 +1,171 @@
+/* /proc/PID/maps, and the files behind mappings. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/vec.h"
+#include "inject/proc.h"
+
+/* "\ooo" back to the byte; only newlines are written so (fs/seq_file.c, seq_path with "\n"). */
+static void unescape(char *s)
+{
+	char *to = s;
+	for (const char *from = s; *from;) {
+		if (from[0] == '\\' && from[1] == '0' && from[2] == '1' && from[3] == '2') {
+			*to++ = '\n';
+			from += 4;
+		} else {
+			*to++ = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+/* Reads a number in `base` that `end` must follow, and steps over both. */
+static bool number(char **s, int base, char end, uint64_t *out)
+{
+	char *stop = NULL;
+	errno = 0;
+	*out = strtoull(*s, &stop, base);
+	if (errno || stop == *s || *stop != end)
+		return false;
+	*s = stop + 1;
+	return true;
+}
+
+/* "START-END PERM OFFSET MAJ:MIN INODE   PATH", the newline already cut off. */
+static bool parse_line(char *s, struct mapping *m)
+{
+	static const char deleted[] = " (deleted)";
+	uint64_t start = 0;
+	uint64_t end = 0;
+	uint64_t major = 0;
+	uint64_t minor = 0;
+	if (!number(&s, 16, '-', &start) || !number(&s, 16, ' ', &end) || strlen(s) < 5)
+		return false;
+	*m = (struct mapping){.range = {taddr(start), taddr(end)}};
+	m->prot = (s[0] == 'r' ? PROT_READ : 0) | (s[1] == 'w' ? PROT_WRITE : 0) | (s[2] == 'x' ? PROT_EXEC : 0);
+	m->shared = s[3] == 's';
+	s += 5;
+	if (!number(&s, 16, ' ', &m->offset) || !number(&s, 16, ':', &major) || !number(&s, 16, ' ', &minor))
+		return false;
+	char *rest = NULL;
+	m->inode = strtoull(s, &rest, 10);
+	if (rest == s)
+		return false;
+	m->dev_major = (uint32_t)major;
+	m->dev_minor = (uint32_t)minor;
+	s = rest + strspn(rest, " ");
+	size_t len = strlen(s);
+	if (m->inode && len > sizeof(deleted) - 1 && strcmp(s + len - (sizeof(deleted) - 1), deleted) == 0) {
+		s[len - (sizeof(deleted) - 1)] = '\0';
+		m->deleted = true;
+	}
+	unescape(s);
+	m->path = s;
+	return true;
+}
+
+struct err *process__maps(const struct process *p, struct mappings *out)
+{
+	*out = (struct mappings){0};
+	char *text = NULL;
+	size_t len = 0;
+	int r = proc_slurp(p->dirfd, "maps", &text, &len);
+	if (r < 0) {
+		TRY(process__alive(p));
+		return process__err(p, 0, r == -EACCES || r == -EPERM ? ERR_PERMISSION : ERR_UNREADABLE, -r,
+				    "run as root or as the owner of the process", "its mappings cannot be read");
+	}
+	VEC(struct mapping) v = {0};
+	for (char *line = text; *line;) {
+		char *nl = strchr(line, '\n');
+		if (nl)
+			*nl = '\0';
+		struct mapping m;
+		if (!parse_line(line, &m)) {
+			struct err *e =
+			    process__err(p, 0, ERR_UNREADABLE, 0, NULL, "a line of its maps makes no sense: %s", line);
+			vec__free(&v);
+			free(text);
+			return e;
+		}
+		vec__push(&v, m);
+		if (!nl)
+			break;
+		line = nl + 1;
+	}
+	out->items = v.items;
+	out->n = v.n;
+	out->text = text;
+	if (v.n == 0) {
+		/* no memory any more: it is on its way out */
+		mappings__free(out);
+		TRY(process__alive(p));
+		return process__err(p, 0, ERR_GONE, 0, NULL, "the process is ending");
+	}
+	return NULL;
+}
+
+void mappings__free(struct mappings *m)
+{
+	free(m->items);
+	free(m->text);
+	*m = (struct mappings){0};
+}
+
+const struct mapping *mappings__at(const struct mappings *m, taddr_t a)
+{
+	size_t lo = 0;
+	size_t hi = m->n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (a.v >= m->items[mid].range.end.v)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < m->n && trange__has(m->items[lo].range, a) ? &m->items[lo] : NULL;
+}
+
+/* Is the open file the one that is mapped? (A file system may show other device numbers in stat(2)
+ * than in maps, btrfs does; then the answer is no and map_files is the only way.) */
+static bool same_file(int fd, const struct mapping *m)
+{
+	struct stat st;
+	return fstat(fd, &st) == 0 && st.st_ino == m->inode && major(st.st_dev) == m->dev_major &&
+	       minor(st.st_dev) == m->dev_minor;
+}
+
+struct err *process__open_mapped(const struct process *p, const struct mapping *m, int *fd_out)
+{
+	*fd_out = -1;
+	if (m->inode == 0)
+		return process__err(p, 0, ERR_USAGE, 0, NULL, "no file is mapped at 0x%" PRIx64, m->range.start.v);
+	char path[80];
+	snprintf(path, sizeof(path), "map_files/%" PRIx64 "-%" PRIx64, m->range.start.v, m->range.end.v);
+	int fd = openat(p->dirfd, path, O_RDONLY | O_CLOEXEC);
+	int why = errno;
+	if (fd < 0 && !m->deleted && m->path[0] == '/') {
+		FREE_CLEANUP char *in_root = xasprintf("root%s", m->path);
+		fd = openat(p->dirfd, in_root, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (fd >= 0 && !same_file(fd, m)) {
+			close(fd);
+			return process__err(p, 0, ERR_UNREADABLE, 0, "run as root",
+					    "the file mapped as %s is not the one that has this name now", m->path);
+		}
+	}
+	if (fd < 0) {
+		TRY(process__alive(p));
+		return process__err(p, 0, why == EPERM || why == EACCES ? ERR_PERMISSION : ERR_UNREADABLE, why, NULL,
+				    "the file mapped as %s cannot be opened", m->path);
+	}
+	*fd_out = fd;
+	return NULL;
+}

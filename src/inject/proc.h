@@ -1,0 +1,38 @@
+/* What the files of this room share about a process: the handle's inside, and reading /proc. */
+#ifndef LLU_INJECT_PROC_H
+#define LLU_INJECT_PROC_H
+
+#include "base/alloc.h"
+#include "inject/process.h"
+
+struct process {
+	pid_t pid;
+	int pidfd; /* stays with this process even when its PID is used again */
+	int dirfd; /* /proc/PID, likewise */
+	uint64_t start_time;
+	char *name;
+};
+
+/* The fields of /proc/PID/stat and /proc/PID/task/TID/stat that are used (proc(5)). */
+struct proc_stat {
+	char state;          /* field 3 */
+	pid_t ppid;          /* 4 */
+	unsigned long flags; /* 9: PF_* of the kernel's include/linux/sched.h */
+	uint64_t start_time; /* 22 */
+	uint64_t vsize;      /* 23 */
+};
+
+/* Reads a small file under `dirfd` into `buf`, zero-terminated; bytes read, or -errno. */
+ssize_t proc_read(int dirfd, const char *path, char *buf, size_t size);
+/* Reads a file of any size; the caller frees *text. 0 or -errno. */
+int proc_slurp(int dirfd, const char *path, char **text, size_t *len);
+/* 0 or -errno. */
+int proc_stat(int dirfd, const char *path, struct proc_stat *out);
+/* The value after "KEY:" in the text of a status file, or NULL. */
+const char *proc_field(const char *status, const char *key);
+
+/* An error about the process, or about its thread `tid` when that is not 0. */
+struct err *process__err(const struct process *p, pid_t tid, enum err_kind kind, int errnum, const char *hint,
+			 const char *fmt, ...) __attribute__((format(printf, 6, 7), returns_nonnull));
+
+#endif

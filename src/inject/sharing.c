@@ -1,0 +1,135 @@
+/* Does another process run in the same memory?
+ *
+ * CLONE_VM without CLONE_THREAD makes one: vfork(2) and posix_spawn(3) until their exec, some
+ * runtimes for longer. Its threads are in no /proc/PID/task of the target, and would be missed by
+ * the freeze. kcmp(2) KCMP_VM tells.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/vec.h"
+#include "inject/proc.h"
+
+typedef VEC(pid_t) pid_list;
+
+/* /proc/PID/task/TID/children of every thread (CONFIG_PROC_CHILDREN). */
+static struct err *children(const struct process *p, pid_list *out)
+{
+	FREE_CLEANUP pid_t *tids = NULL;
+	size_t n = 0;
+	TRY(process__threads(p, &tids, &n));
+	for (size_t i = 0; i < n; i++) {
+		char path[64];
+		FREE_CLEANUP char *text = NULL;
+		size_t len = 0;
+		snprintf(path, sizeof(path), "task/%d/children", tids[i]);
+		int r = proc_slurp(p->dirfd, path, &text, &len);
+		if (r == -ESRCH)
+			continue;
+		if (r == -ENOENT && faccessat(p->dirfd, "stat", R_OK, 0) == 0 && tids[i] == p->pid)
+			return process__err(p, 0, ERR_UNREADABLE, 0, NULL,
+					    "this kernel does not list children (CONFIG_PROC_CHILDREN)");
+		if (r < 0)
+			continue;
+		char *save = NULL;
+		for (char *w = strtok_r(text, " \n", &save); w; w = strtok_r(NULL, " \n", &save))
+			vec__push(out, (pid_t)strtol(w, NULL, 10));
+	}
+	return NULL;
+}
+
+static struct err *everyone(const struct process *p, pid_list *out)
+{
+	DIR *d = opendir("/proc");
+	if (!d)
+		return process__err(p, 0, ERR_SYSTEM, errno, NULL, "/proc cannot be read");
+	for (struct dirent *e = readdir(d); e; e = readdir(d))
+		if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
+			vec__push(out, (pid_t)strtol(e->d_name, NULL, 10));
+	closedir(d);
+	return NULL;
+}
+
+/* 1: shares, 0: does not, negative: cannot be told. */
+static int shares(const struct process *p, pid_t other)
+{
+	long r = syscall(SYS_kcmp, p->pid, other, KCMP_VM, 0, 0);
+	if (r == 0)
+		return 1;
+	if (r > 0 || errno == ESRCH)
+		return 0;
+	if (errno != EPERM && errno != EACCES)
+		return -errno;
+	/* Not ours to compare (another user's). The same memory has the same size, which all may read. */
+	int why = errno;
+	char path[32];
+	struct proc_stat mine;
+	struct proc_stat theirs;
+	snprintf(path, sizeof(path), "/proc/%d/stat", other);
+	if (proc_stat(-1, path, &theirs) < 0 || proc_stat(p->dirfd, "stat", &mine) < 0)
+		return 0;
+	return mine.vsize == theirs.vsize ? -why : 0;
+}
+
+/* A thread that waits for its vfork child sleeps uninterruptibly in the call that made it. */
+static bool waits_for_vfork(const struct process *p)
+{
+	FREE_CLEANUP pid_t *tids = NULL;
+	size_t n = 0;
+	ERR_CLEANUP struct err *e = process__threads(p, &tids, &n);
+	for (size_t i = 0; !e && i < n; i++) {
+		struct thread_view v;
+		e = process__look(p, tids[i], &v);
+		if (!e && thread_view__waits_for_vfork(&v))
+			return true;
+	}
+	return false;
+}
+
+bool thread_view__waits_for_vfork(const struct thread_view *v)
+{
+	if (v->state != THREAD_BLOCKED)
+		return false;
+#ifdef SYS_vfork
+	if (v->nr == SYS_vfork)
+		return true;
+#endif
+	return v->nr == SYS_clone || v->nr == SYS_clone3;
+}
+
+struct err *process__shares_memory(const struct process *p, bool children_only)
+{
+	pid_list pids = {0};
+	VEC(char) found = {0};
+	struct err *e = children_only ? children(p, &pids) : everyone(p, &pids);
+	for (size_t i = 0; !e && i < pids.n; i++) {
+		if (pids.items[i] == p->pid)
+			continue;
+		int r = shares(p, pids.items[i]);
+		if (r < 0) {
+			e = process__err(p, 0, ERR_REFUSED, -r, NULL,
+					 "it cannot be told whether process %d shares its memory", pids.items[i]);
+		} else if (r > 0) {
+			char word[16];
+			int len = snprintf(word, sizeof(word), " %d", pids.items[i]);
+			for (int k = 0; k < len; k++)
+				vec__push(&found, word[k]);
+		}
+	}
+	if (!e && found.n) {
+		vec__push(&found, '\0');
+		if (waits_for_vfork(p))
+			e = process__err(p, 0, ERR_RETRY, 0, NULL, "a vfork child shares its memory: pid%s", found.items);
+		else
+			e = process__err(p, 0, ERR_REFUSED, 0, NULL, "other processes share its memory: pid%s",
+					 found.items);
+	}
+	vec__free(&found);
+	vec__free(&pids);
+	return e;
+}
