@@ -709,6 +709,12 @@ vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a)
 	return e->slots[(a - v->stubs) / ARCH_STUB_SIZE].function;
 }
 
+const struct elf_reloc *elf_file__reloc_at(const struct elf_file *e, vaddr_t where)
+{
+	struct elf_reloc key = {.where = where};
+	return e->relocs.n ? bsearch(&key, e->relocs.items, e->relocs.n, sizeof(key), by_where) : NULL;
+}
+
 bool elf_file__binds_now(const struct elf_file *e)
 {
 	const Elf64_Dyn *flags = elf_file__dyn(e, DT_FLAGS), *flags_1 = elf_file__dyn(e, DT_FLAGS_1);

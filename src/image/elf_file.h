@@ -99,6 +99,8 @@ const struct elf_section *elf_file__section(const struct elf_file *e, const char
 vaddr_t elf_file__end(const struct elf_file *e);
 /* The function behind a stub; any other address unchanged. */
 vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a);
+/* The relocation of the word at `where`, or NULL. */
+const struct elf_reloc *elf_file__reloc_at(const struct elf_file *e, vaddr_t where);
 /* Does the dynamic loader bind all imports at load time (DF_BIND_NOW, DF_1_NOW, DT_BIND_NOW)? */
 bool elf_file__binds_now(const struct elf_file *e);
 /* The build-id in hex, or "none"; the caller frees it. */

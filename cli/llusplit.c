@@ -1,0 +1,110 @@
+/* llusplit: makes an LLU-capable library, or checks whether one build can take over from another. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "image/split.h"
+#include "report/report.h"
+
+enum { EXIT_FIT = 0, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_UNREADABLE = 4 };
+
+static int exit_code(const struct err *e)
+{
+	switch (err__kind(e)) {
+	case ERR_USAGE:
+		return EXIT_USAGE;
+	case ERR_REFUSED:
+		return EXIT_REFUSED;
+	default:
+		return EXIT_UNREADABLE;
+	}
+}
+
+/* Writes a file so that its name shows the old contents or the new, never a part. */
+static struct err *write_file(const char *path, const uint8_t *data, size_t size, mode_t mode)
+{
+	FREE_CLEANUP char *temporary = xasprintf("%s.XXXXXX", path);
+	CLOSE_CLEANUP int fd = mkstemp(temporary);
+	if (fd < 0)
+		return err__new(ERR_UNREADABLE, errno, path, NULL, "cannot create the file");
+	size_t done = 0;
+	while (done < size) {
+		ssize_t n = write(fd, data + done, size - done);
+		if (n < 0 && errno != EINTR)
+			break;
+		done += n > 0 ? (size_t)n : 0;
+	}
+	if (done < size || fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0) {
+		struct err *e = err__new(ERR_UNREADABLE, errno, path, NULL, "cannot write the file");
+		unlink(temporary);
+		return e;
+	}
+	return NULL;
+}
+
+static struct err *split(const char *in_path, const char *out_path, const char *like_path)
+{
+	ELF_CLEANUP struct elf_file *in = NULL, *like = NULL;
+	struct stat st;
+	TRY(elf_file__read(in_path, &in));
+	if (like_path)
+		TRY(elf_file__read(like_path, &like));
+	struct split_options opt = {.like = like};
+	FREE_CLEANUP uint8_t *out = NULL;
+	size_t size;
+	TRY(split__make(in, &opt, &out, &size));
+	return write_file(out_path, out, size, stat(in_path, &st) == 0 ? st.st_mode & 0777 : 0644);
+}
+
+static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
+			    "\n"
+			    "Makes an LLU-capable library OUT.so from any finished shared library IN.so.\n"
+			    "  -o, --output FILE   where to write it\n"
+			    "      --like OLD.so   keep the slot order of an earlier split library\n"
+			    "      --help, --version\n"
+			    "Exit: 0 done, 2 usage, 3 refused, 4 unreadable.\n";
+
+int main(int argc, char **argv)
+{
+	enum { OPT_LIKE = 256, OPT_HELP, OPT_VERSION };
+	static const struct option options[] = {
+	    {"output", required_argument, NULL, 'o'},
+	    {"like", required_argument, NULL, OPT_LIKE},
+	    {"help", no_argument, NULL, OPT_HELP},
+	    {"version", no_argument, NULL, OPT_VERSION},
+	    {NULL, 0, NULL, 0},
+	};
+	const char *out = NULL, *like = NULL;
+	int c;
+	while ((c = getopt_long(argc, argv, "o:", options, NULL)) != -1) {
+		switch (c) {
+		case 'o':
+			out = optarg;
+			break;
+		case OPT_LIKE:
+			like = optarg;
+			break;
+		case OPT_HELP:
+			fputs(usage, stdout);
+			return 0;
+		case OPT_VERSION:
+			puts("llusplit " LLU_VERSION);
+			return 0;
+		default:
+			fputs(usage, stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind + 1 != argc || !out) {
+		fputs(usage, stderr);
+		return EXIT_USAGE;
+	}
+	ERR_CLEANUP struct err *e = split(argv[optind], out, like);
+	if (e)
+		report__error(stderr, "llusplit", e);
+	return e ? exit_code(e) : 0;
+}

@@ -1,0 +1,40 @@
+/* See unwind_table.h. */
+#include "image/unwind_table.h"
+
+#include <dwarf.h>
+#include <string.h>
+
+enum { HEADER_SIZE = 12, ROW_SIZE = 8 };
+
+size_t unwind_table__size(size_t n)
+{
+	return HEADER_SIZE + ROW_SIZE * n;
+}
+
+static void put32(uint8_t *p, uint64_t v)
+{
+	uint32_t w = (uint32_t)v;
+	memcpy(p, &w, sizeof(w));
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct unwind_row *x = a, *y = b;
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+void unwind_table__write(uint8_t *out, vaddr_t at, vaddr_t eh_frame, unwind_rows *rows)
+{
+	if (rows->n)
+		qsort(rows->items, rows->n, sizeof(rows->items[0]), by_start);
+	out[0] = 1;
+	out[1] = DW_EH_PE_pcrel | DW_EH_PE_sdata4;
+	out[2] = DW_EH_PE_udata4;
+	out[3] = DW_EH_PE_datarel | DW_EH_PE_sdata4;
+	put32(out + 4, eh_frame - (at + 4));
+	put32(out + 8, rows->n);
+	for (size_t i = 0; i < rows->n; i++) {
+		put32(out + HEADER_SIZE + ROW_SIZE * i, rows->items[i].start - at);
+		put32(out + HEADER_SIZE + ROW_SIZE * i + 4, rows->items[i].fde - at);
+	}
+}
