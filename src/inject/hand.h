@@ -18,10 +18,16 @@
 #ifndef LLU_INJECT_HAND_H
 #define LLU_INJECT_HAND_H
 
+#include <sched.h>
+
 #include "arch/code.h"
 #include "inject/process.h"
 
-enum { HAND_SCRATCH_MIN = 32768, HAND_DATA_SIZE = 8192 };
+enum {
+	HAND_SCRATCH_MIN = 32768,
+	HAND_DATA_SIZE = 8192,
+	HAND_CLONE_FLAGS = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND | CLONE_FS | CLONE_SYSVSEM,
+};
 
 struct hand;
 
@@ -39,6 +45,9 @@ struct hand_place {
  * clone failed: pids limit). The target is as before on every error. */
 MUST_CHECK struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms,
 				   struct hand **out);
+
+/* The hand's thread id in the target, for freeze_options.except. */
+pid_t hand__tid(const struct hand *h);
 
 /* Performs one system call in the target. *result is the kernel's return value, negative errno
  * included; an error is returned only when the call could not be made. */

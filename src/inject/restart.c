@@ -143,27 +143,38 @@ static bool nothing_done(int64_t nr)
 	}
 }
 
+/* Calls with a restart block that are the same when made anew: the time to wait is endless, or is a point
+ * in time. Left to the kernel they would be continued by restart_syscall(2), and be unfit for
+ * borrowing until they end. */
+static bool same_when_made_anew(const struct arch_regs *r)
+{
+	switch (arch_regs__syscall(r)) {
+#ifdef SYS_poll
+	case SYS_poll:
+		return (int)arch_regs__arg(r, 2) < 0;
+#endif
+	case SYS_futex:
+		return (arch_regs__arg(r, 1) & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET;
+	default:
+		return false;
+	}
+}
+
 bool restart__mend(struct arch_regs *r)
 {
 	int64_t nr = arch_regs__syscall(r);
-	if (nr < 0 || arch_regs__result(r) != -EINTR || !nothing_done(nr))
+	int64_t result = arch_regs__result(r);
+	if (nr < 0)
 		return false;
-	arch_regs__set_result(r, -KERNEL_ERESTARTNOHAND);
-	return true;
+	if ((result == -EINTR && nothing_done(nr)) ||
+	    (result == -KERNEL_ERESTART_RESTARTBLOCK && same_when_made_anew(r))) {
+		arch_regs__set_result(r, -KERNEL_ERESTARTNOHAND);
+		return true;
+	}
+	return false;
 }
 
-bool restart__borrowable(struct arch_regs *r)
+bool restart__borrowable(const struct arch_regs *r)
 {
-	int64_t nr = arch_regs__syscall(r);
-	if (nr < 0 || arch_regs__result(r) != -KERNEL_ERESTART_RESTARTBLOCK)
-		return true;
-	bool exact = false;
-#ifdef SYS_poll
-	exact = nr == SYS_poll && (int)arch_regs__arg(r, 2) < 0;
-#endif
-	if (nr == SYS_futex && (arch_regs__arg(r, 1) & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET)
-		exact = true;
-	if (exact)
-		arch_regs__set_result(r, -KERNEL_ERESTARTNOHAND);
-	return exact;
+	return arch_regs__syscall(r) < 0 || arch_regs__result(r) != -KERNEL_ERESTART_RESTARTBLOCK;
 }

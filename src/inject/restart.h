@@ -12,8 +12,9 @@
  *
  * The third kind is mended at the stop: the result is made -ERESTARTNOHAND, which to the kernel
  * means just what is wanted: if a handler is to run, the call returns EINTR after it, otherwise it is made
- * again. So it need not be known whose fault the EINTR was. That is true for calls that have done
- * nothing yet when they fail with EINTR, and those are listed here.
+ * again. So it need not be known whose fault the EINTR was, nor does a signal that arrives meanwhile
+ * get lost in a call made again. That is true for calls that have done nothing yet when they fail
+ * with EINTR, and those are listed here. (Their timeout, where it is relative, starts anew.)
  */
 #ifndef LLU_INJECT_RESTART_H
 #define LLU_INJECT_RESTART_H
@@ -35,7 +36,7 @@ enum restart_class restart__class(const struct process *p, int64_t nr, const uin
 bool restart__mend(struct arch_regs *r);
 
 /* At such a stop, mended: may the thread be taken elsewhere and its call be made again from the
- * registers? If so, makes the result one that arch_regs__cook() understands. */
-bool restart__borrowable(struct arch_regs *r);
+ * registers? */
+bool restart__borrowable(const struct arch_regs *r);
 
 #endif

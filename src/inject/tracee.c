@@ -140,7 +140,7 @@ static bool is_zombie(const struct tracee *t)
 	return !e && v.state == THREAD_DEAD;
 }
 
-static struct err *poll_stop(struct tracee *t)
+struct err *tracee__poll(struct tracee *t)
 {
 	int status = 0;
 	pid_t r = waitpid(t->tid, &status, __WALL | WNOHANG);
@@ -157,7 +157,7 @@ static struct err *poll_stop(struct tracee *t)
  * look and the sleep; and should the signal go elsewhere, the next look comes within a millisecond. */
 struct err *tracee__wait(struct tracee *t, uint64_t deadline)
 {
-	TRY(poll_stop(t));
+	TRY(tracee__poll(t));
 	if (t->state != TRACEE_RUNNING)
 		return NULL;
 	sigset_t chld;
@@ -167,14 +167,14 @@ struct err *tracee__wait(struct tracee *t, uint64_t deadline)
 	pthread_sigmask(SIG_BLOCK, &chld, &before);
 	struct err *e = NULL;
 	for (unsigned turn = 1;; turn++) {
-		e = poll_stop(t);
+		e = tracee__poll(t);
 		if (e || t->state != TRACEE_RUNNING)
 			break;
 		uint64_t now = clock_ns();
 		if (now >= deadline || turn % 16 == 0) {
 			if (is_zombie(t)) {
 				/* its end may have come between the look before and this one */
-				e = poll_stop(t);
+				e = tracee__poll(t);
 				if (!e && t->state == TRACEE_RUNNING)
 					t->state = TRACEE_GONE;
 				break;

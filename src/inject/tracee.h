@@ -40,6 +40,8 @@ void tracee__interrupt(struct tracee *t);
  * t->state; TRACEE_RUNNING if nothing did. At a stop the registers are read, and a system call that
  * the stop made fail is mended. Errors: ERR_SYSTEM. */
 MUST_CHECK struct err *tracee__wait(struct tracee *t, uint64_t deadline);
+/* The same without waiting. */
+MUST_CHECK struct err *tracee__poll(struct tracee *t);
 /* Lets a stopped tracee go on, with the signal it was about to receive. */
 void tracee__cont(struct tracee *t);
 /* The same, up to the next entry or exit of a system call. */

@@ -1,0 +1,465 @@
+/* Borrowing a thread (see borrow.h and, for the memory used, hand.h).
+ *
+ * Which thread: one that runs, else one asleep in a call that can be made again from its registers
+ * (restart.h). A thread whose call only the kernel can continue (a restart block) is never borrowed
+ * in it; when there are no others, all of those are watched until the first one leaves its call.
+ *
+ * What happens to it. At each step the tool may be killed; then the thread goes on as the right-hand column says,
+ * and ends where it was, because the frame is complete before the first register is changed:
+ *
+ *     stopped in the kernel's signal code        goes on
+ *     frame and the hand's stack are written     goes on; the scratch memory means nothing to it
+ *     registers: clone(2) at the system call pad clones; the child exits by itself; `ret` leads to the
+ *                                                sigreturn pad, which restores registers and signal mask
+ *     signals blocked                            the same
+ *     clone: entry, event, exit                  the same
+ *     entry of rt_sigreturn                      the same
+ *     stopped in the signal code again, home     it is home, with cooked registers
+ *     raw registers, if they differ              goes on
+ *     detached
+ *
+ * The way home is the thread's own rt_sigreturn(2) in every case, so that signals are let in again at
+ * the very moment it is home. The raw registers at the end make the kernel decide what becomes of an interrupted
+ * call when a signal has come meanwhile: made again or EINTR.
+ */
+#include "inject/borrow.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "base/vec.h"
+#include "inject/clock.h"
+#include "inject/proc.h"
+#include "inject/restart.h"
+#include "inject/seccomp.h"
+
+enum {
+	STOP_MS = 20,	 /* for a thread to stop */
+	STEP_MS = 2000,	 /* for a step of the surgery, of which none can block */
+	ROUND_MS = 10,	 /* between looks for a better candidate */
+	HAND_STACK = 4096,
+};
+
+taddr_t borrow__hand_stack(const struct hand_place *place)
+{
+	return taddr_add(place->scratch, HAND_STACK - 64);
+}
+
+/* --- the place --- */
+
+static bool mapped_with(const struct mappings *m, taddr_t from, uint64_t len, int prot)
+{
+	for (uint64_t a = from.v; a < from.v + len;) {
+		const struct mapping *at = mappings__at(m, taddr(a));
+		if (!at || (at->prot & prot) != prot)
+			return false;
+		a = at->range.end.v;
+	}
+	return true;
+}
+
+/* A wrong pad would kill the target, so what is there is looked at. */
+static struct err *check_place(const struct process *p, const struct hand_place *place)
+{
+	uint8_t code[ARCH_PADS_SIZE];
+	if (place->scratch_len < HAND_SCRATCH_MIN || place->scratch.v % LLU_PAGE || place->scratch_len % LLU_PAGE)
+		return process__err(p, 0, ERR_USAGE, 0, NULL, "the scratch memory is too small or not in whole pages");
+	TRY(process__read(p, place->pads, code, sizeof(code)));
+	struct mappings m;
+	TRY(process__maps(p, &m));
+	bool good = arch_pads__match(code) && mapped_with(&m, place->pads, sizeof(code), PROT_READ | PROT_EXEC) &&
+		    mapped_with(&m, place->scratch, place->scratch_len, PROT_READ | PROT_WRITE);
+	mappings__free(&m);
+	if (!good)
+		return process__err(p, 0, ERR_REFUSED, 0, NULL, "the pads of the library are not what they should be");
+	return NULL;
+}
+
+/* --- one thread --- */
+
+/* Why a stopped thread may not be borrowed; NULL if it may. ERR_RETRY: at another moment perhaps. */
+static struct err *eligible(struct tracee *t)
+{
+	char path[40];
+	char status[8192];
+	bool in_rseq = false;
+	if (!restart__borrowable(&t->regs))
+		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL, "it waits in a system call with a timeout");
+	TRY(tracee__in_rseq(t, &in_rseq));
+	if (in_rseq)
+		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL, "it is in a restartable sequence");
+	if (tracee__dispatches_syscalls(t))
+		return process__err(t->p, t->tid, ERR_REFUSED, 0, NULL, "it dispatches system calls itself");
+	snprintf(path, sizeof(path), "task/%d/status", t->tid);
+	if (proc_read(t->p->dirfd, path, status, sizeof(status)) < 0)
+		return process__err(t->p, t->tid, ERR_GONE, 0, NULL, "its status cannot be read");
+	if (arch_shadow_stack__on(status))
+		return process__err(t->p, t->tid, ERR_REFUSED, 0, NULL, "it uses a shadow stack");
+	return seccomp__check(t->p, t->tid, hand_syscalls);
+}
+
+/* Writes what the thread finds on its way home. */
+static struct err *write_frame(struct tracee *t, const struct hand_place *place, const struct arch_regs *cooked,
+			       taddr_t *sp)
+{
+	uint64_t mask = 0;
+	FREE_CLEANUP uint8_t *xstate = NULL;
+	size_t len = 0;
+	TRY(tracee__sigmask(t, &mask));
+	TRY(tracee__xstate(t, &xstate, &len));
+	FREE_CLEANUP uint8_t *frame = xcalloc(1, ARCH_SIGFRAME_MAX);
+	taddr_t at = taddr_add(place->scratch, place->scratch_len - ARCH_SIGFRAME_MAX);
+	const char *why = arch_sigframe__write(frame, ARCH_SIGFRAME_MAX, at, cooked, mask, xstate, len,
+					       taddr_add(place->pads, ARCH_PAD_SIGRETURN), sp);
+	if (why)
+		return process__err(t->p, t->tid, ERR_REFUSED, 0, NULL, "%s", why);
+	return process__write(t->p, at, frame, ARCH_SIGFRAME_MAX);
+}
+
+/* Runs to the next stop that matters: of the system-call kind, or the end. Stops by job control
+ * do not: the thread is let on, and stands still where the rest does once it is detached. */
+static struct err *step(struct tracee *t)
+{
+	uint64_t deadline = clock_deadline(STEP_MS);
+	do {
+		tracee__cont_to_syscall(t);
+		TRY(tracee__wait(t, deadline));
+	} while (t->state == TRACEE_TRAPPED || t->state == TRACEE_GROUP || t->state == TRACEE_SIGNALLED ||
+		 t->state == TRACEE_OTHER);
+	if (t->state == TRACEE_GONE)
+		return process__err(t->p, t->tid, ERR_GONE, 0, NULL, "it ended while it was borrowed");
+	if (t->state == TRACEE_RUNNING)
+		return process__err(t->p, t->tid, ERR_SURGERY, 0, NULL, "it did not come back from a system call in time");
+	return NULL;
+}
+
+/* Has the thread make the clone; *result is its result. */
+static struct err *run_clone(struct tracee *t, struct tracee *hand, int64_t *result)
+{
+	for (;;) {
+		TRY(step(t));
+		if (t->state == TRACEE_CLONED)
+			TRY(tracee__cloned(t, hand));
+		if (t->state != TRACEE_EXIT)
+			continue;
+		*result = arch_regs__result(&t->regs);
+		/* -ERESTARTNOINTR: a stop by job control came; the kernel makes the call again */
+		if (*result > -KERNEL_ERESTARTSYS || *result < -KERNEL_ERESTART_RESTARTBLOCK)
+			return NULL;
+	}
+}
+
+/* From the exit of the clone to where it was. */
+static struct err *go_home(struct tracee *t, const struct arch_regs *raw, const struct arch_regs *cooked)
+{
+	TRY(step(t));
+	if (t->state != TRACEE_ENTRY || arch_regs__syscall(&t->regs) != SYS_rt_sigreturn)
+		return process__err(t->p, t->tid, ERR_SURGERY, 0, NULL, "it did not take the way home that was laid for it");
+	tracee__interrupt(t);
+	tracee__cont(t);
+	TRY(tracee__wait(t, clock_deadline(STEP_MS)));
+	if (t->state == TRACEE_GONE)
+		return process__err(t->p, t->tid, ERR_GONE, 0, NULL, "it ended while it was borrowed");
+	bool in_signal_code = t->state == TRACEE_TRAPPED || t->state == TRACEE_GROUP;
+	if (in_signal_code && !arch_regs__equal(raw, cooked) && arch_regs__equal(&t->regs, cooked))
+		TRY(tracee__set_regs(t, raw));
+	return NULL;
+}
+
+/* Borrows a stopped thread that is eligible(). It is detached in any case. */
+static struct err *borrow(struct tracee *t, const struct hand_place *place, struct tracee *hand)
+{
+	const struct arch_regs raw = t->regs;
+	struct arch_regs cooked = raw;
+	struct arch_regs away = raw;
+	taddr_t sp = {0};
+	taddr_t hand_stack = borrow__hand_stack(place);
+	uint64_t exit_pad = place->pads.v + ARCH_PAD_EXIT;
+	uint64_t arg[6];
+	int64_t result = 0;
+
+	arch_regs__cook(&cooked);
+	arch_clone__args(arg, HAND_CLONE_FLAGS, hand_stack);
+	hand->tid = 0;
+	struct err *e = write_frame(t, place, &cooked, &sp);
+	if (!e)
+		e = process__write(t->p, hand_stack, &exit_pad, sizeof(exit_pad));
+	if (!e)
+		e = tracee__follow(t);
+	arch_regs__make_call(&away, taddr_add(place->pads, ARCH_PAD_SYSCALL), sp, SYS_clone, arg);
+	if (!e)
+		e = tracee__set_regs(t, &away);
+	if (e) {
+		tracee__detach(t); /* nothing has changed for it */
+		return e;
+	}
+	e = tracee__set_sigmask(t, ~0ull);
+	if (!e)
+		e = run_clone(t, hand, &result);
+	if (!e)
+		e = go_home(t, &raw, &cooked);
+	/* After an error too: what it has is the way home. */
+	(void)tracee__release(t, clock_deadline(STEP_MS));
+	if (!e && result < 0)
+		e = process__err(t->p, 0, ERR_SYSTEM, (int)-result, "raise the limit of processes (pids.max, RLIMIT_NPROC)",
+				 "no thread could be made in it");
+	if (!e && hand->tid != result)
+		e = process__err(t->p, 0, ERR_SURGERY, 0, NULL, "the thread made in it is not under control");
+	if (e && hand->tid)
+		(void)tracee__release(hand, clock_deadline(STEP_MS));
+	return e;
+}
+
+/* --- choosing --- */
+
+struct search {
+	const struct process *p;
+	const struct hand_place *place;
+	struct tracee *hand;
+	uint64_t deadline;
+	struct err *why; /* the last reason why a thread could not be borrowed */
+	bool refused;	 /* some thread can never be borrowed */
+	VEC(struct tracee) watched;
+};
+
+static void remember(struct search *s, struct err *why)
+{
+	/* a refusal says more than "not now" */
+	if (s->why && s->refused && err__kind(why) != ERR_REFUSED) {
+		err__free(why);
+		return;
+	}
+	s->refused = s->refused || err__kind(why) == ERR_REFUSED;
+	err__free(s->why);
+	s->why = why;
+}
+
+/* Errors that end the search at once. */
+static bool fatal(const struct err *e)
+{
+	enum err_kind k = err__kind(e);
+	return k != ERR_RETRY && k != ERR_REFUSED && k != ERR_GONE;
+}
+
+/* Borrows the stopped `t` if it is eligible: *done. Otherwise it is still stopped, and the reason
+ * remembered. */
+static struct err *try_stopped(struct search *s, struct tracee *t, bool *done)
+{
+	struct err *e = eligible(t);
+	if (e && fatal(e))
+		return e;
+	if (e) {
+		remember(s, e);
+		return NULL;
+	}
+	e = borrow(t, s->place, s->hand);
+	*done = e == NULL;
+	if (e && err__kind(e) == ERR_GONE && !s->hand->tid) {
+		ERR_CLEANUP struct err *end = process__alive(s->p);
+		if (!end) { /* only that thread is gone */
+			remember(s, e);
+			return NULL;
+		}
+	}
+	return e;
+}
+
+/* Stops `tid`. *t is stopped afterwards, or TRACEE_GONE when there is nothing to be done with it. */
+static struct err *catch (struct search *s, pid_t tid, struct tracee *t)
+{
+	struct err *e = tracee__seize(s->p, tid, t);
+	if (e && err__kind(e) == ERR_GONE) {
+		t->state = TRACEE_GONE;
+		remember(s, e);
+		return NULL;
+	}
+	TRY(e);
+	tracee__interrupt(t);
+	e = tracee__wait(t, clock_deadline(STOP_MS));
+	if (!e && t->state == TRACEE_TRAPPED)
+		return NULL;
+	if (!e && t->state == TRACEE_GROUP)
+		e = process__err(s->p, tid, ERR_RETRY, 0, "continue it", "it is stopped by job control");
+	else if (!e && t->state == TRACEE_RUNNING)
+		remember(s, process__err(s->p, tid, ERR_RETRY, 0, NULL, "it cannot be stopped"));
+	else if (!e)
+		remember(s, process__err(s->p, tid, ERR_RETRY, 0, NULL, "it was about to receive a signal, or to end"));
+	if (!tracee__release(t, clock_deadline(STEP_MS)) && !e)
+		e = process__err(s->p, tid, ERR_RETRY, 0, "end llvupdate if the thread stays stopped",
+				 "it could be neither stopped nor let go");
+	t->state = TRACEE_GONE;
+	return e;
+}
+
+static struct err *try_thread(struct search *s, pid_t tid, bool *done)
+{
+	struct tracee t;
+	TRY(catch(s, tid, &t));
+	if (t.state == TRACEE_GONE)
+		return NULL;
+	struct err *e = try_stopped(s, &t, done);
+	tracee__detach(&t); /* unless that has happened */
+	return e;
+}
+
+static bool is_watched(const struct search *s, pid_t tid)
+{
+	for (size_t i = 0; i < s->watched.n; i++)
+		if (s->watched.items[i].tid == tid)
+			return true;
+	return false;
+}
+
+/* 0: runs; 1: asleep in a call that can be made again; 2: in one that the kernel alone can continue;
+ * 3: not to be touched. */
+static int rank(const struct search *s, const struct thread_view *v)
+{
+	if (v->io_worker || is_watched(s, v->tid))
+		return 3;
+	if (v->state == THREAD_RUNNING)
+		return 0;
+	if (v->state != THREAD_SLEEPING || !v->at_rest || v->nr < 0)
+		return 3;
+	switch (restart__class(s->p, v->nr, v->arg)) {
+	case RESTART_EXACT:
+		return 1;
+	case RESTART_BLOCK:
+		return 2;
+	default:
+		return 3;
+	}
+}
+
+/* A thread in a call with a restart block is sent back into it, and is to stop when it leaves it. */
+static struct err *watch(struct search *s, pid_t tid, bool *done)
+{
+	struct tracee t;
+	TRY(catch(s, tid, &t));
+	if (t.state == TRACEE_GONE)
+		return NULL;
+	struct err *e = NULL;
+	if (restart__borrowable(&t.regs))
+		e = try_stopped(s, &t, done); /* it has left it already */
+	if (*done || t.state == TRACEE_GONE)
+		return e;
+	if (!e)
+		e = tracee__follow(&t);
+	if (e) {
+		tracee__detach(&t);
+		return e;
+	}
+	tracee__cont_to_syscall(&t);
+	vec__push(&s->watched, t);
+	return NULL;
+}
+
+static struct err *poll_watched(struct search *s, bool *done)
+{
+	for (size_t i = 0; i < s->watched.n && !*done; i++) {
+		struct tracee *t = &s->watched.items[i];
+		if (t->state == TRACEE_GONE)
+			continue;
+		TRY(tracee__poll(t));
+		if (t->state == TRACEE_RUNNING || t->state == TRACEE_GONE)
+			continue;
+		int64_t result = arch_regs__result(&t->regs);
+		bool ended = result > -KERNEL_ERESTARTSYS || result < -KERNEL_ERESTART_RESTARTBLOCK;
+		if (t->state == TRACEE_EXIT && ended)
+			TRY(try_stopped(s, t, done));
+		if (t->state != TRACEE_GONE)
+			tracee__cont_to_syscall(t);
+	}
+	return NULL;
+}
+
+static struct err *unwatch(struct search *s)
+{
+	struct err *e = NULL;
+	for (size_t i = 0; i < s->watched.n; i++) {
+		struct tracee *t = &s->watched.items[i];
+		if (!tracee__release(t, clock_deadline(STEP_MS)) && !e)
+			e = process__err(s->p, t->tid, ERR_RETRY, 0, "end llvupdate if the thread stays stopped",
+					 "it could not be let go");
+	}
+	vec__free(&s->watched);
+	return e;
+}
+
+/* One pass over all threads. */
+static struct err *one_round(struct search *s, bool *done)
+{
+	FREE_CLEANUP pid_t *tids = NULL;
+	size_t n = 0;
+	TRY(process__threads(s->p, &tids, &n));
+	FREE_CLEANUP struct thread_view *views = xcalloc(n, sizeof(*views));
+	for (size_t i = 0; i < n; i++) {
+		TRY(process__look(s->p, tids[i], &views[i]));
+		if (views[i].state != THREAD_STOPPED || is_watched(s, tids[i]))
+			continue;
+		if (views[i].traced)
+			return process__err(s->p, tids[i], ERR_BUSY, 0, "let the other tracer finish",
+					    "it is traced by another process (a debugger?)");
+		return process__err(s->p, tids[i], ERR_RETRY, 0, "continue it", "it is stopped by job control");
+	}
+	for (int r = 0; r <= 2 && !*done; r++)
+		for (size_t i = 0; i < n && !*done; i++)
+			if (rank(s, &views[i]) == r)
+				TRY(r == 2 ? watch(s, tids[i], done) : try_thread(s, tids[i], done));
+	return NULL;
+}
+
+static struct err *search(struct search *s)
+{
+	bool done = false;
+	for (;;) {
+		TRY(one_round(s, &done));
+		if (done)
+			return NULL;
+		if (s->refused && s->watched.n == 0)
+			break;
+		uint64_t next = clock_deadline(ROUND_MS);
+		do {
+			TRY(poll_watched(s, &done));
+			if (done)
+				return NULL;
+			nanosleep(&(struct timespec){0, 500000}, NULL);
+		} while (clock_ns() < next);
+		if (clock_ns() >= s->deadline)
+			break;
+	}
+	struct err *why = s->why;
+	s->why = NULL;
+	if (!why)
+		why = process__err(s->p, 0, ERR_RETRY, 0, NULL, "all its threads wait in calls that cannot be interrupted");
+	return why;
+}
+
+struct err *borrow__clone(const struct process *p, const struct hand_place *place, int timeout_ms, struct tracee *hand)
+{
+	TRY(check_place(p, place));
+	struct search s = {.p = p, .place = place, .hand = hand, .deadline = clock_deadline(timeout_ms)};
+	hand->tid = 0;
+	struct err *e = search(&s);
+	struct err *e2 = unwatch(&s);
+	err__free(s.why);
+	if (e2 && !e)
+		(void)tracee__release(hand, clock_deadline(STEP_MS));
+	if (e)
+		err__free(e2);
+	else
+		e = e2;
+	TRY(e);
+	e = tracee__wait(hand, clock_deadline(STEP_MS));
+	if (!e && hand->state == TRACEE_GONE)
+		e = process__err(p, 0, ERR_GONE, 0, NULL, "the thread made in it ended (exit or exec)");
+	if (!e && hand->state == TRACEE_RUNNING)
+		e = process__err(p, 0, ERR_SURGERY, 0, NULL, "the thread made in it does not start");
+	if (e)
+		(void)tracee__release(hand, clock_deadline(STEP_MS));
+	return e;
+}

@@ -1,0 +1,18 @@
+/* Borrowing a thread of the target for one clone(2), which makes the hand (hand.h). */
+#ifndef LLU_INJECT_BORROW_H
+#define LLU_INJECT_BORROW_H
+
+#include "inject/hand.h"
+#include "inject/tracee.h"
+
+/* Finds a thread that may be borrowed (waiting up to `timeout_ms` for one), has it clone the hand, and
+ * brings it home. *hand is traced and stands still before its first instruction, which is the `ret`
+ * of the system call pad: let go, it exits by itself. Errors: as hand__raise(). */
+MUST_CHECK struct err *borrow__clone(const struct process *p, const struct hand_place *place, int timeout_ms,
+				     struct tracee *hand);
+
+/* The stack pointer that the hand starts with, and that each of its calls starts with: it points to
+ * the address of ARCH_PAD_EXIT. */
+taddr_t borrow__hand_stack(const struct hand_place *place);
+
+#endif

@@ -1,0 +1,186 @@
+/* The hand at work (see hand.h): system calls one by one, or a batch in one go. */
+#include "inject/hand.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "inject/borrow.h"
+#include "inject/clock.h"
+#include "inject/proc.h"
+#include "inject/tracee.h"
+
+enum {
+	HAND_DATA_AT = 4096, /* in the scratch memory, above the hand's stack */
+	CALL_MS = 10000,     /* for one call, or a batch: a file system may be slow */
+};
+
+struct hand {
+	const struct process *p;
+	struct hand_place place;
+	struct tracee t;
+	struct arch_regs at_rest; /* registers that the next call starts from */
+	bool loaded;
+};
+
+const int hand_syscalls[] = {
+    SYS_clone,	SYS_rt_sigreturn, SYS_openat, SYS_mmap, SYS_mremap,
+    SYS_munmap, SYS_mprotect,	  SYS_close,  SYS_exit, -1,
+};
+
+struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms, struct hand **out)
+{
+	struct hand *h = xcalloc(1, sizeof(*h));
+	h->p = p;
+	h->place = *place;
+	struct err *e = borrow__clone(p, place, timeout_ms, &h->t);
+	if (e) {
+		free(h);
+		return e;
+	}
+	h->at_rest = h->t.regs;
+	*out = h;
+	return NULL;
+}
+
+pid_t hand__tid(const struct hand *h)
+{
+	return h->t.tid;
+}
+
+taddr_t hand__data(const struct hand *h)
+{
+	return taddr_add(h->place.scratch, HAND_DATA_AT);
+}
+
+static struct err *gone(const struct hand *h)
+{
+	TRY(process__alive(h->p));
+	return process__err(h->p, h->t.tid, ERR_GONE, 0, NULL, "the hand is gone: the process is ending or executing a program");
+}
+
+/* Waits for a stop of the system-call kind or the end. Stops by job control are passed over: the hand is not
+ * the program, and the program's threads stay stopped without it. */
+static struct err *wait_for_step(struct hand *h)
+{
+	uint64_t deadline = clock_deadline(CALL_MS);
+	for (;;) {
+		TRY(tracee__wait(&h->t, deadline));
+		switch (h->t.state) {
+		case TRACEE_ENTRY:
+		case TRACEE_EXIT:
+		case TRACEE_GONE:
+			return NULL;
+		case TRACEE_RUNNING:
+			return process__err(h->p, h->t.tid, ERR_SURGERY, 0, NULL, "a system call of the hand does not end");
+		default:
+			tracee__cont_to_syscall(&h->t);
+			break;
+		}
+	}
+}
+
+struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg[6], int64_t *result)
+{
+	struct arch_regs r = h->at_rest;
+	if (h->t.state == TRACEE_GONE)
+		return gone(h);
+	arch_regs__make_call(&r, taddr_add(h->place.pads, ARCH_PAD_SYSCALL), borrow__hand_stack(&h->place), nr, arg);
+	struct err *e = tracee__set_regs(&h->t, &r);
+	if (e && err__kind(e) == ERR_GONE) {
+		err__free(e);
+		return gone(h);
+	}
+	TRY(e);
+	for (;;) {
+		tracee__cont_to_syscall(&h->t);
+		TRY(wait_for_step(h));
+		if (h->t.state == TRACEE_GONE)
+			return gone(h);
+		if (h->t.state != TRACEE_EXIT)
+			continue;
+		*result = arch_regs__result(&h->t.regs);
+		/* the kernel's own codes: it will make the call again */
+		if (*result > -KERNEL_ERESTARTSYS || *result < -KERNEL_ERESTART_RESTARTBLOCK)
+			return NULL;
+	}
+}
+
+/* A result that no system call has. */
+static const int64_t not_run = INT64_MIN;
+
+struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *calls, size_t n)
+{
+	if (n > HAND_DATA_SIZE / sizeof(*calls) - 1)
+		return process__err(h->p, 0, ERR_USAGE, 0, NULL, "a batch of %zu calls is too long", n);
+	FREE_CLEANUP struct arch_batch_entry *list = xcalloc(n + 1, sizeof(*list));
+	if (n)
+		memcpy(list, calls, n * sizeof(*list));
+	for (size_t i = 0; i < n; i++)
+		list[i].result = not_run;
+	list[n].nr = -1;
+	TRY(process__write(h->p, hand__data(h), list, (n + 1) * sizeof(*list)));
+	h->loaded = true;
+	return NULL;
+}
+
+struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size_t n, size_t *done)
+{
+	*done = 0;
+	if (!h->loaded)
+		return process__err(h->p, 0, ERR_USAGE, 0, NULL, "no batch is loaded");
+	if (h->t.state == TRACEE_GONE)
+		return gone(h);
+	struct arch_regs r = h->at_rest;
+	arch_regs__make_batch(&r, taddr_add(h->place.pads, ARCH_PAD_BATCH), borrow__hand_stack(&h->place), hand__data(h));
+	struct err *e = tracee__set_regs(&h->t, &r);
+	if (e && err__kind(e) == ERR_GONE) {
+		err__free(e);
+		return gone(h);
+	}
+	TRY(e);
+	h->loaded = false;
+	uint64_t deadline = clock_deadline(CALL_MS);
+	do {
+		tracee__cont(&h->t);
+		TRY(tracee__wait(&h->t, deadline));
+	} while (h->t.state != TRACEE_GONE && h->t.state != TRACEE_RUNNING);
+	if (h->t.state == TRACEE_RUNNING)
+		return process__err(h->p, h->t.tid, ERR_SURGERY, 0, NULL, "the batch does not end");
+
+	FREE_CLEANUP struct arch_batch_entry *list = xcalloc(n + 1, sizeof(*list));
+	TRY(process__read(h->p, hand__data(h), list, n * sizeof(*list)));
+	for (size_t i = 0; i < n; i++) {
+		calls[i].result = list[i].result == not_run ? 0 : list[i].result;
+		bool failed = list[i].result < 0 && list[i].result >= -4095;
+		if (*done == i && list[i].result != not_run && !failed)
+			*done = i + 1;
+	}
+	return NULL;
+}
+
+void hand__dismiss(struct hand *h)
+{
+	if (!h)
+		return;
+	uint64_t deadline = clock_deadline(CALL_MS);
+	struct err *e = NULL;
+	if (h->t.state == TRACEE_RUNNING) /* a call that did not end in time */
+		(void)tracee__release(&h->t, deadline);
+	if (h->t.state != TRACEE_GONE) {
+		static const uint64_t none[6];
+		struct arch_regs r = h->at_rest;
+		arch_regs__make_call(&r, taddr_add(h->place.pads, ARCH_PAD_EXIT), borrow__hand_stack(&h->place), SYS_exit,
+				     none);
+		e = tracee__set_regs(&h->t, &r);
+		err__free(e); /* it fails only when the hand is gone */
+		do {
+			tracee__cont(&h->t);
+			e = tracee__wait(&h->t, deadline);
+			if (e)
+				break;
+		} while (h->t.state != TRACEE_GONE && h->t.state != TRACEE_RUNNING);
+		err__free(e);
+	}
+	free(h);
+}
