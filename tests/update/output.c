@@ -1,0 +1,202 @@
+/* What llvupdate prints: the text that scripts written for AIX parse, JSON, and the log. */
+#include <criterion/criterion.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "scene.h"
+
+TestSuite(output, .fini = support__teardown);
+
+static char *read_file(const char *path)
+{
+	struct result r = command__run((const char *const[]){"cat", path, NULL}, 10);
+
+	cr_assert_eq(r.exit_code, 0, "%s", r.err);
+	free(r.err);
+	return r.out;
+}
+
+Test(output, text)
+{
+	struct scene s = scene__begin("state", "v1");
+	pid_t pid = target__pid(s.target);
+
+	scene__install(&s, "v2");
+	struct result r = scene__llvupdate(&s, NULL);
+	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+	static const char *const lines[] = {
+	    "llvupdate preview\n",
+	    "Non-interruptible live library update operation begins in\n",
+	    "TRY 1\n",
+	    "======== NOTIFY PHASE BEGIN ======== \\| try 1 \\| tonotify:1\n",
+	    "======== NOTIFY PHASE ENDED ======== \\| try 1 \\| suspended:1\n",
+	    "======== QUERY PHASE BEGIN ======== \\| try 1 \\| suspended:1\n",
+	    "======== QUERY PHASE ENDED ======== \\| try 1 \\| updated:1\n",
+	    "End of try 1/[0-9]+, number of processes to be retried 0\n",
+	    "SUCCESS: 1 NOT UPDATED: 0 FAILURE: 0\n",
+	    "LLU operation is completed\\.\n",
+	};
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+		cr_assert(text__has(r.out, lines[i]), "no '%s' in:\n%s", lines[i], r.out);
+	cr_assert(text__has(r.out, path_of("Adding the process \\S+ pid %d to the list\n", pid)), "%s", r.out);
+	cr_assert(text__has(r.out, path_of("\n%d \\S+ SUCCESS\n", pid)), "%s", r.out);
+	cr_assert(text__has(r.out, "Library needs to be updated \\S*libstate\\.so\\.1\\(_impl\\)\n"), "%s", r.out);
+	result__free(&r);
+	free(target__finish(s.target));
+}
+
+Test(output, log)
+{
+	struct scene s = scene__begin("state", "v1");
+
+	scene__install(&s, "v2");
+	struct result r = scene__llvupdate(&s, NULL);
+	char *log = read_file(path_of("%s/update.log", s.dir));
+	cr_assert(text__has(log, path_of("%d", target__pid(s.target))), "the log does not name the process:\n%s", log);
+	cr_assert(text__has(log, "SUCCESS"), "%s", log);
+	free(log);
+	result__free(&r);
+	/* The next operation keeps the former log under a name with the date. */
+	r = scene__llvupdate(&s, NULL);
+	struct result ls = command__run(
+	    (const char *const[]){"sh", "-c", path_of("ls %s | grep -c '^update\\.log'", s.dir), NULL}, 10);
+	cr_assert_eq(atoi(ls.out), 2, "%s", ls.out);
+	result__free(&ls);
+	result__free(&r);
+	free(target__finish(s.target));
+}
+
+/* Finds `text` as the value of any member or element, at any depth. */
+static bool json_has(struct json_object *o, const char *text)
+{
+	switch (json_object_get_type(o)) {
+	case json_type_object: {
+		json_object_object_foreach(o, key, value)
+		{
+			(void)key;
+			if (json_has(value, text))
+				return true;
+		}
+		return false;
+	}
+	case json_type_array:
+		for (size_t i = 0; i < json_object_array_length(o); i++)
+			if (json_has(json_object_array_get_idx(o, i), text))
+				return true;
+		return false;
+	case json_type_null:
+		return false;
+	default:
+		return !strcmp(json_object_get_string(o), text);
+	}
+}
+
+/* The whole output is one JSON object. */
+static struct json_object *parse(const struct result *r)
+{
+	struct json_tokener *tok = json_tokener_new();
+	struct json_object *o = json_tokener_parse_ex(tok, r->out, (int)strlen(r->out) + 1);
+
+	cr_assert(o && json_tokener_get_error(tok) == json_tokener_success, "not JSON:\n%s%s", r->out, r->err);
+	cr_assert_eq(json_object_get_type(o), json_type_object, "%s", r->out);
+	json_tokener_free(tok);
+	return o;
+}
+
+Test(output, json_of_an_update)
+{
+	struct scene s = scene__begin("state", "v1");
+	const char *pid = path_of("%d", target__pid(s.target));
+
+	scene__install(&s, "v2");
+	struct result r = scene__llvupdate(&s, (const char *const[]){"--json", NULL});
+	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+	struct json_object *o = parse(&r);
+	cr_assert(json_has(o, pid) && json_has(o, "SUCCESS"), "%s", r.out);
+	json_object_put(o);
+	result__free(&r);
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
+Test(output, json_of_a_refusal)
+{
+	struct scene s = scene__begin("state", "v1");
+	const char *pid = path_of("%d", target__pid(s.target));
+
+	scene__install_raw(&s, fixture_library("bad-data", s.library));
+	struct result r = scene__llvupdate(&s, (const char *const[]){"--json", NULL});
+	cr_assert_eq(r.exit_code, 3, "%s%s", r.out, r.err);
+	struct json_object *o = parse(&r);
+	cr_assert(json_has(o, pid) && json_has(o, "NOT UPDATED"), "%s", r.out);
+	cr_assert(strstr(r.out, ".data"), "no reason in %s", r.out);
+	json_object_put(o);
+	result__free(&r);
+	free(target__finish(s.target));
+}
+
+Test(output, json_of_a_preview)
+{
+	struct scene s = scene__begin("state", "v1");
+	const char *pid = path_of("%d", target__pid(s.target));
+
+	scene__install(&s, "v2");
+	struct result r = command__run(
+	    (const char *const[]){COMMAND_DIR "/llvupdate", "-P", "--json", "-l", path_of("%s/log", s.dir), NULL}, 60);
+	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+	struct json_object *o = parse(&r);
+	cr_assert(json_has(o, pid), "%s", r.out);
+	json_object_put(o);
+	result__free(&r);
+	free(target__finish(s.target));
+}
+
+Test(output, json_of_a_check)
+{
+	const char *old = fixture_library("v1", "libstate.so.1");
+	static const struct {
+		const char *variant;
+		int exit_code;
+	} cases[] = {{"v2", 0}, {"bad-data", 3}, {"bad-export", 3}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct result r = command__run((const char *const[]){COMMAND_DIR "/llusplit", "--check", old,
+								     fixture_library(cases[i].variant, "libstate.so.1"),
+								     "--json", NULL},
+					       60);
+		cr_assert_eq(r.exit_code, cases[i].exit_code, "%s: exit code %d\n%s%s", cases[i].variant, r.exit_code,
+			     r.out, r.err);
+		json_object_put(parse(&r));
+		result__free(&r);
+	}
+}
+
+Test(output, usage)
+{
+	static const char *const bad[][4] = {{NULL},
+					     {"-n", "0", NULL},
+					     {"-n", "11", NULL},
+					     {"-t", "301", NULL},
+					     {"-t", "0", NULL},
+					     {"-P", "-a", NULL},
+					     {"-e", "1", NULL},
+					     {"--no-such-option", NULL}};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		const char *argv[8] = {COMMAND_DIR "/llvupdate"};
+		size_t n = 1;
+		for (; bad[i][n - 1]; n++)
+			argv[n] = bad[i][n - 1];
+		if (bad[i][0] && (!strcmp(bad[i][0], "-n") || !strcmp(bad[i][0], "-t"))) {
+			argv[n++] = "-p";
+			argv[n++] = "1";
+		}
+		struct result r = command__run(argv, 60);
+		cr_assert_eq(r.exit_code, 2, "case %zu: exit code %d\n%s%s", i, r.exit_code, r.out, r.err);
+		cr_assert(strlen(r.err) > 10, "case %zu: nothing on standard error", i);
+		result__free(&r);
+	}
+}
