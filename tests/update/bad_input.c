@@ -75,7 +75,7 @@ Test(bad_input, text_relocations)
 
 Test(bad_input, code_that_nobody_can_read)
 {
-	refuse_build("state", "v1-padded", "bad-garbage", "decode");
+	refuse_build("state", "v1-padded", "bad-garbage", "decode|no known code");
 }
 
 Test(bad_input, new_constructor)
@@ -207,7 +207,7 @@ Test(bad_input, static_program_in_place)
 	struct scene s = scene__begin("state", "v1");
 
 	scene__install_raw(&s, FIXTURE_DIR "/static_program");
-	scene__refuse(&s, "static|dynamic|shared library");
+	scene__refuse(&s, "static|dynamic|shared (object|library)");
 	still_well(&s);
 }
 
@@ -228,7 +228,7 @@ static void split_fails(const char *in, int exit_code, const char *reason)
 
 Test(bad_input, split_static_program)
 {
-	split_fails(FIXTURE_DIR "/static_program", 3, "static|dynamic|shared library");
+	split_fails(FIXTURE_DIR "/static_program", 3, "static|dynamic|shared (object|library)");
 }
 
 Test(bad_input, split_twice)
@@ -252,6 +252,11 @@ Test(bad_input, split_directory)
 Test(bad_input, split_text_relocations)
 {
 	split_fails(fixture_library("bad-textrel", "libstate.so.1"), 3, "[Tt]ext relocation|TEXTREL");
+}
+
+Test(bad_input, split_code_that_nobody_can_read)
+{
+	split_fails(fixture_library("bad-garbage", "libstate.so.1"), 3, "decode|no known code");
 }
 
 Test(bad_input, split_usage)
