@@ -342,9 +342,8 @@ static struct err *watch(struct search *s, pid_t tid, bool *done)
 	TRY(catch(s, tid, &t));
 	if (t.state == TRACEE_GONE)
 		return NULL;
-	struct err *e = NULL;
-	if (restart__borrowable(&t.regs))
-		e = try_stopped(s, &t, done); /* it has left it already */
+	/* it may have left the call already; if not, this notes why it is not borrowed */
+	struct err *e = try_stopped(s, &t, done);
 	if (*done || t.state == TRACEE_GONE)
 		return e;
 	if (!e)
