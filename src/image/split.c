@@ -374,7 +374,8 @@ static vaddr_t moved_address(const struct split *s, vaddr_t a)
 /* CIE and FDEs for pads, stubs, lazy stubs and head. */
 static void add_cfi(struct blob *b, const void *p, size_t n)
 {
-	memcpy(b->bytes + b->n, p, n);
+	if (n) /* a stub adds nothing to its CIE, and memcpy takes no NULL */
+		memcpy(b->bytes + b->n, p, n);
 	b->n += n;
 }
 
