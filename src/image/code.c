@@ -239,11 +239,12 @@ static void add_known_entries(struct analysis *a)
 		if (type == R_X86_64_RELATIVE || type == R_X86_64_IRELATIVE)
 			add_entry(a, elf_file__behind_stub(e, (vaddr_t)e->relocs.items[i].addend));
 	}
-	const Elf64_Dyn *d;
-	if ((d = elf_file__dyn(e, DT_INIT)))
-		add_entry(a, elf_file__behind_stub(e, d->d_un.d_ptr));
-	if ((d = elf_file__dyn(e, DT_FINI)))
-		add_entry(a, elf_file__behind_stub(e, d->d_un.d_ptr));
+	static const char *const called_by_loader[] = {".init", ".fini"}; /* by DT_INIT and DT_FINI */
+	for (size_t i = 0; i < 2; i++) {
+		const struct elf_section *s = elf_file__section(e, called_by_loader[i]);
+		if (s)
+			add_entry(a, s->h.sh_addr);
+	}
 	add_plt_entries(a);
 }
 

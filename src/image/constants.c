@@ -1,0 +1,235 @@
+/* Constants with an identity.
+ *
+ * Programs keep pointers to constants and compare them: an empty string that stands for "unset", a
+ * default table that must not be freed. So where new code takes the address of a constant that the
+ * old build has too, with the same contents, it is given the old address; only what is new or
+ * changed lives in the new image. Reading a constant needs no such care: only lea and pointers in
+ * data can let an address escape.
+ *
+ * "The same" must not be fooled by an address that is not the start of an object (a table indexed
+ * from 'A' may be addressed 65 elements before its start). Hence one of:
+ *     a string of text, the same to its end, with nothing of a string in front of it
+ *     a symbol of the same name and size at both addresses, with the same contents
+ *     the same contents from one referenced address to the next, and around them
+ */
+#include <string.h>
+
+#include "image/planner.h"
+
+enum { AROUND = 256 }; /* bytes before and behind that must agree as well */
+
+static int by_address(const void *a, const void *b)
+{
+	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
+	return (x > y) - (x < y);
+}
+
+static bool is_constant(const struct elf_file *e, vaddr_t a)
+{
+	const struct elf_section *s = elf_file__section_at(e, a);
+	return s && s->data && !(s->h.sh_flags & (SHF_WRITE | SHF_EXECINSTR)) && a < elf_file__end(e);
+}
+
+void constants__list_targets(struct planner *x)
+{
+	const struct code *c = x->p->next_code;
+	for (size_t i = 0; i < c->refs.n; i++)
+		if (is_constant(c->elf, c->refs.items[i].target))
+			vec__push(&x->targets, c->refs.items[i].target);
+	for (size_t i = 0; i < c->elf->relocs.n; i++)
+		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE &&
+		    is_constant(c->elf, (vaddr_t)c->elf->relocs.items[i].addend))
+			vec__push(&x->targets, (vaddr_t)c->elf->relocs.items[i].addend);
+	if (x->targets.n)
+		qsort(x->targets.items, x->targets.n, sizeof(vaddr_t), by_address);
+	x->target_homes = xcalloc(x->targets.n, sizeof(vaddr_t));
+}
+
+/* What was decided for the constant at `a` before; every constant asked for is a target. */
+static vaddr_t *decided(const struct planner *x, vaddr_t a)
+{
+	vaddr_t *t = x->targets.n ? bsearch(&a, x->targets.items, x->targets.n, sizeof(a), by_address) : NULL;
+	while (t && t > x->targets.items && t[-1] == a)
+		t--;
+	return t ? &x->target_homes[t - x->targets.items] : NULL;
+}
+
+/* Bytes from `a` to the next address that anything refers to, or to the end of the section. */
+static size_t extent(const struct planner *x, vaddr_t a, const struct elf_section *s)
+{
+	size_t lo = 0, hi = x->targets.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (x->targets.items[mid] <= a)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	vaddr_t end = s->h.sh_addr + s->h.sh_size;
+	return (lo < x->targets.n && x->targets.items[lo] < end ? x->targets.items[lo] : end) - a;
+}
+
+/* A table of distances to code, as compilers make for switch: its contents mean places of the image. */
+static bool is_jump_table(const struct elf_file *e, const uint8_t *p, size_t room, vaddr_t a)
+{
+	int32_t d;
+	if (room < 4 || a % 4)
+		return false;
+	memcpy(&d, p, 4);
+	return elf_file__is_code(e, a + (vaddr_t)(int64_t)d);
+}
+
+static bool is_text(uint8_t c)
+{
+	return c >= 0x20 || c == '\n' || c == '\t' || c == '\r';
+}
+
+/* Length with the final zero of a string of text that starts at p; 0 when it is none. */
+static size_t string_len(const struct elf_section *s, uint64_t at)
+{
+	const uint8_t *p = s->data + at;
+	size_t room = s->h.sh_size - at, n = 0;
+	if (at > 0 && p[-1] != 0)
+		return 0;
+	while (n < room && is_text(p[n]))
+		n++;
+	return n > 0 && n < room && p[n] == 0 ? n + 1 : 0;
+}
+
+static bool same_string(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b)
+{
+	size_t n = string_len(a, at_a);
+	return n && n == string_len(b, at_b) && memcmp(a->data + at_a, b->data + at_b, n) == 0;
+}
+
+static const struct elf_local *local_object(const struct elf_file *e, vaddr_t a)
+{
+	for (size_t i = 0; i < e->locals.n; i++)
+		if (e->locals.items[i].value == a && e->locals.items[i].type == STT_OBJECT && e->locals.items[i].size)
+			return &e->locals.items[i];
+	return NULL;
+}
+
+static bool same_symbol(const struct planner *x, vaddr_t next, const struct elf_section *a, uint64_t at_a, vaddr_t live,
+			const struct elf_section *b, uint64_t at_b)
+{
+	const struct elf_local *m = local_object(x->p->next, next), *n = local_object(x->p->live, live);
+	return m && n && strcmp(m->name, n->name) == 0 && m->size == n->size && m->size <= a->h.sh_size - at_a &&
+	       n->size <= b->h.sh_size - at_b && memcmp(a->data + at_a, b->data + at_b, m->size) == 0;
+}
+
+static uint64_t min3(uint64_t a, uint64_t b, uint64_t c)
+{
+	uint64_t m = a < b ? a : b;
+	return m < c ? m : c;
+}
+
+static bool same_around(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b,
+			size_t n)
+{
+	if (n > a->h.sh_size - at_a || n > b->h.sh_size - at_b)
+		return false;
+	uint64_t before = min3(at_a, at_b, AROUND);
+	uint64_t behind = min3(a->h.sh_size - at_a - n, b->h.sh_size - at_b - n, AROUND);
+	return memcmp(a->data + at_a - before, b->data + at_b - before, before + n + behind) == 0;
+}
+
+static vaddr_t home_of_live(const struct planner *x, vaddr_t live)
+{
+	const struct live_map *m = x->map;
+	for (size_t i = 0; m && i < m->n_consts; i++)
+		if (m->consts[i].at == live)
+			return m->consts[i].home;
+	return (m ? m->base : 0) + live;
+}
+
+static uint64_t hash_string(const uint8_t *p, size_t n)
+{
+	uint64_t h = 0x811c9dc5;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ p[i]) * 0x100000001b3ULL; /* FNV-1a */
+	return h;
+}
+
+static int by_hash(const void *a, const void *b)
+{
+	const struct known_string *x = a, *y = b;
+	if (x->hash != y->hash)
+		return x->hash < y->hash ? -1 : 1;
+	return (x->at > y->at) - (x->at < y->at);
+}
+
+/* The strings whose address the old build's code takes. */
+static void list_strings(struct planner *x)
+{
+	const struct code *c = x->p->live_code;
+	for (size_t i = 0; i < c->refs.n; i++) {
+		vaddr_t t = c->refs.items[i].target;
+		if (c->refs.items[i].kind != REF_ADDRESS || !is_constant(c->elf, t))
+			continue;
+		const struct elf_section *s = elf_file__section_at(c->elf, t);
+		size_t n = string_len(s, t - s->h.sh_addr);
+		if (n) {
+			struct known_string k = {hash_string(s->data + (t - s->h.sh_addr), n), t};
+			vec__push(&x->strings, k);
+		}
+	}
+	if (x->strings.n)
+		qsort(x->strings.items, x->strings.n, sizeof(x->strings.items[0]), by_hash);
+}
+
+/* A string of the old build with the same text that is referred to at one address only. */
+static vaddr_t only_string(struct planner *x, const struct elf_section *a, uint64_t at)
+{
+	vaddr_t found = 0;
+	size_t n = string_len(a, at);
+	if (!n)
+		return 0;
+	if (x->strings.n == 0)
+		list_strings(x);
+	uint64_t hash = hash_string(a->data + at, n);
+	size_t lo = 0, hi = x->strings.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (x->strings.items[mid].hash < hash)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < x->strings.n && x->strings.items[lo].hash == hash; lo++) {
+		vaddr_t t = x->strings.items[lo].at;
+		const struct elf_section *b = elf_file__section_at(x->p->live, t);
+		if (t == found || !same_string(a, at, b, t - b->h.sh_addr))
+			continue;
+		if (found)
+			return 0;
+		found = t;
+	}
+	return found;
+}
+
+vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
+{
+	const struct elf_file *n = x->p->next, *l = x->p->live;
+	if (!is_constant(n, next))
+		return 0;
+	const struct elf_section *a = elf_file__section_at(n, next);
+	uint64_t at_a = next - a->h.sh_addr;
+	if (is_jump_table(n, a->data + at_a, a->h.sh_size - at_a, next))
+		return 0;
+	vaddr_t *home = decided(x, next);
+	if (!home || *home)
+		return home ? *home : 0;
+	if (!live)
+		live = only_string(x, a, at_a);
+	if (!live || !is_constant(l, live))
+		return 0;
+	const struct elf_section *b = elf_file__section_at(l, live);
+	uint64_t at_b = live - b->h.sh_addr;
+	if (!same_string(a, at_a, b, at_b) && !same_symbol(x, next, a, at_a, live, b, at_b) &&
+	    !same_around(a, at_a, b, at_b, extent(x, next, a)))
+		return 0;
+	struct live_const kept = {next, home_of_live(x, live)};
+	vec__push(&x->p->consts, kept);
+	return *home = kept.home;
+}

@@ -1,0 +1,141 @@
+/* See image_file.h. */
+#include "image/image_file.h"
+
+#include <string.h>
+
+#define TAIL_MAGIC 0x3147414d49554c4cULL /* "LLUIMAG1" */
+
+struct image_tail {
+	uint64_t next_size; /* bytes of next's file */
+	uint64_t base;
+	uint64_t n_patches, n_slots, n_consts, n_words;
+};
+
+struct tail_patch {
+	uint64_t site;     /* file offset */
+	uint32_t original; /* the value that was there */
+	uint32_t zero;
+};
+
+struct tail_end {
+	uint64_t tail_at, magic;
+};
+
+static size_t tail_size(const struct image_tail *t)
+{
+	return sizeof(*t) + t->n_patches * sizeof(struct tail_patch) + t->n_slots * 8 + t->n_consts * 16 +
+	       t->n_words * 16 + sizeof(struct tail_end);
+}
+
+static uint8_t *put(uint8_t *p, const void *from, size_t n)
+{
+	memcpy(p, from, n);
+	return p + n;
+}
+
+static uint8_t *put_words(uint8_t *p, const struct plan *plan, vaddr_t base)
+{
+	for (size_t i = 0; i < plan->words.n; i++) {
+		const struct relro_word *w = &plan->words.items[i];
+		struct live_word l = {w->where, w->in_image ? base + w->value : w->value};
+		p = put(p, &l, sizeof(l));
+	}
+	return p;
+}
+
+static int by_at(const void *a, const void *b)
+{
+	const struct live_const *x = a, *y = b;
+	return (x->at > y->at) - (x->at < y->at);
+}
+
+uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
+{
+	struct image_tail t = {p->next->size, base, p->patches.n, p->vapi->vapi.n_slots, p->consts.n, p->words.n};
+	uint64_t tail_at = align_up(p->next->size, LLU_PAGE);
+	*size = tail_at + tail_size(&t);
+	uint8_t *out = xcalloc(*size, 1);
+	memcpy(out, p->next->data, p->next->size);
+	uint8_t *tail = put(out + tail_at, &t, sizeof(t));
+	for (size_t i = 0; i < p->patches.n; i++) {
+		const struct patch *x = &p->patches.items[i];
+		struct tail_patch saved = {0};
+		elf_file__offset(p->next, x->site, 4, &saved.site); /* decoded from there, so it is in the file */
+		memcpy(&saved.original, p->next->data + saved.site, 4);
+		tail = put(tail, &saved, sizeof(saved));
+		vaddr_t to = x->own_got ? base + p->got_at + x->to : x->to;
+		int32_t value = (int32_t)(to - (base + x->from));
+		memcpy(out + saved.site, &value, 4);
+	}
+	tail = put(tail, p->slots, t.n_slots * 8);
+	struct live_const *consts = tail ? (struct live_const *)(void *)tail : NULL;
+	tail = put(tail, p->consts.items ? p->consts.items : (void *)&t, t.n_consts * sizeof(struct live_const));
+	if (t.n_consts)
+		qsort(consts, t.n_consts, sizeof(*consts), by_at);
+	tail = put_words(tail, p, base);
+	struct tail_end end = {tail_at, TAIL_MAGIC};
+	put(tail, &end, sizeof(end));
+	return out;
+}
+
+static struct err *damaged(const char *path)
+{
+	return err__new(ERR_UNREADABLE, 0, path, NULL, "no relinked image, or a damaged one");
+}
+
+static bool sane(const struct image_tail *t, size_t size, uint64_t tail_at)
+{
+	const uint64_t max = 1u << 28;
+	return t->next_size <= tail_at && t->n_patches < max && t->n_slots < max && t->n_consts < max &&
+	       t->n_words < max && tail_size(t) == size - tail_at;
+}
+
+struct err *image_file__read(const uint8_t *data, size_t size, const char *path, struct elf_file **next,
+			     struct live_map *map)
+{
+	struct tail_end end;
+	struct image_tail t;
+	if (size < sizeof(end))
+		return damaged(path);
+	memcpy(&end, data + size - sizeof(end), sizeof(end));
+	if (end.magic != TAIL_MAGIC || end.tail_at > size || size - end.tail_at < sizeof(t) || end.tail_at % LLU_PAGE)
+		return damaged(path);
+	memcpy(&t, data + end.tail_at, sizeof(t));
+	if (!sane(&t, size, end.tail_at))
+		return damaged(path);
+	FREE_CLEANUP uint8_t *original = xmemdup(data, t.next_size);
+	const uint8_t *p = data + end.tail_at + sizeof(t);
+	for (uint64_t i = 0; i < t.n_patches; i++, p += sizeof(struct tail_patch)) {
+		struct tail_patch x;
+		memcpy(&x, p, sizeof(x));
+		if (x.site > t.next_size || t.next_size - x.site < 4)
+			return damaged(path);
+		memcpy(original + x.site, &x.original, 4);
+	}
+	TRY(elf_file__read_memory(original, t.next_size, path, next));
+	*map = (struct live_map){.base = t.base, .n_slots = t.n_slots, .n_consts = t.n_consts, .n_words = t.n_words};
+	map->slots = xmemdup(p, t.n_slots * sizeof(vaddr_t));
+	p += t.n_slots * sizeof(vaddr_t);
+	map->consts = xmemdup(p, t.n_consts * sizeof(struct live_const));
+	p += t.n_consts * sizeof(struct live_const);
+	map->words = xmemdup(p, t.n_words * sizeof(struct live_word));
+	return NULL;
+}
+
+size_t image_file__segments(const struct elf_file *next, struct image_segment *out, size_t max)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < next->n_phdrs && n < max; i++) {
+		const Elf64_Phdr *p = &next->phdrs[i];
+		if (p->p_type != PT_LOAD || (p->p_flags & PF_W) || p->p_vaddr >= elf_file__end(next) || !p->p_filesz)
+			continue;
+		uint64_t start = align_down(p->p_vaddr, LLU_PAGE);
+		out[n++] = (struct image_segment){
+		    .at = start,
+		    .len = align_up(p->p_vaddr + p->p_filesz, LLU_PAGE) - start,
+		    .offset = align_down(p->p_offset, LLU_PAGE),
+		    .exec = (p->p_flags & PF_X) != 0,
+		};
+	}
+	return n;
+}

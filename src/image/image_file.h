@@ -1,0 +1,40 @@
+/* The relinked image as a file: what is mapped into processes.
+ *
+ *     +---------------------------+ 0
+ *     | next's file, its relative | an ELF file still: perf and gdb find names and build-id in it;
+ *     | values patched for `base` | its non-writable segments are mapped at base + p_vaddr
+ *     +---------------------------+ page
+ *     | struct image_tail         | what a later update needs to know about this one: its patches with
+ *     | and its arrays            | the values they replaced, slots, constants, words
+ *     +---------------------------+
+ *     | 8 bytes: where the tail starts, 8 bytes: magic
+ *     +---------------------------+ end
+ *
+ * A process that runs an image holds the file, deleted or not, so the next update finds all it
+ * needs to know in the process itself.
+ */
+#ifndef LLU_IMAGE_IMAGE_FILE_H
+#define LLU_IMAGE_IMAGE_FILE_H
+
+#include "image/plan.h"
+
+/* Makes the bytes of the image for a place in the window. Same input, same bytes. The plan must be
+ * free of refusals. *size bytes; the caller frees them. */
+uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size);
+
+/* Reads an image back: the build it was made from, as it was, and what is known of it. `data` is the
+ * whole file. The caller frees both. ERR_UNREADABLE when it is no image or damaged. */
+MUST_CHECK struct err *image_file__read(const uint8_t *data, size_t size, const char *path, struct elf_file **next,
+					struct live_map *map);
+
+/* One segment of the image, to be mapped. */
+struct image_segment {
+	uint64_t at;     /* from the image's base, page-aligned */
+	uint64_t len;    /* whole pages */
+	uint64_t offset; /* into the file, page-aligned */
+	bool exec;
+};
+/* The non-writable segments of a build, up to `max`; returns how many. */
+size_t image_file__segments(const struct elf_file *next, struct image_segment *out, size_t max);
+
+#endif

@@ -1,0 +1,107 @@
+/* The plan: may this build take over from that one, and what must be done. Offline: files in; a
+ * relinked image, or every reason against it, out.
+ *
+ * Three files take part:
+ *
+ *     vapi    the split library that the process loaded: its VAPI and its data stay for good
+ *     live    the build whose code runs now; the same file until the first update
+ *     next    the build that is to take over; split or plain
+ *
+ * "VAPI space" means addresses relative to the load bias of the library in the process: the vapi
+ * file's own addresses, and images at their place in the window. An address v of `next` is
+ * base + v there, `base` being where its image goes.
+ */
+#ifndef LLU_IMAGE_PLAN_H
+#define LLU_IMAGE_PLAN_H
+
+#include "image/match.h"
+#include "image/split.h"
+#include "image/unwind_table.h"
+
+/* Where things of the live build are, beyond what its file says. All empty for vapi's own code. */
+struct live_map {
+	vaddr_t base;   /* of the live image in VAPI space; 0 for vapi's own code */
+	vaddr_t *slots; /* per slot: live's function (an address of its file), 0 for a spare one;
+			   NULL: as the VAPI says */
+	size_t n_slots;
+	struct live_const {
+		vaddr_t at;   /* a constant's address in live's file */
+		vaddr_t home; /* in VAPI space: where its identity is */
+	} * consts;           /* sorted by `at` */
+	size_t n_consts;
+	struct live_word {
+		vaddr_t where; /* a word of read-only data in VAPI space */
+		vaddr_t value; /* what an earlier update put there, in VAPI space */
+	} * words;             /* sorted by `where` */
+	size_t n_words;
+};
+void live_map__free(struct live_map *m);
+
+/* Why an update is refused. `code` is stable, for pipelines; `text` is a sentence. */
+struct reason {
+	const char *code;
+	char *text;
+};
+
+/* A 4-byte relative value of next that must lead to a fixed place of VAPI space. */
+struct patch {
+	vaddr_t site; /* in next's file */
+	vaddr_t from; /* what the value is relative to, in next's file */
+	vaddr_t to;   /* VAPI space; for own_got, an offset into the image's own GOT */
+	bool own_got;
+};
+
+/* A GOT slot of the image's own, for what vapi's GOT lacks. It lies behind the image. */
+struct new_got {
+	enum { NEW_GOT_SYMBOL, NEW_GOT_VALUE, NEW_GOT_TPOFF, NEW_GOT_DTPMOD, NEW_GOT_DTPOFF } kind;
+	const char *name, *version; /* NEW_GOT_SYMBOL: what to look up in the library's scope */
+	bool weak;
+	uint64_t value; /* NEW_GOT_VALUE, or the offset for the TLS kinds */
+	bool relative;  /* the value is an address in VAPI space, or, when `in_image`, of next's file */
+	bool in_image;
+};
+
+/* A word of read-only data and what it is to hold: an address in VAPI space, or in next's image. */
+struct relro_word {
+	vaddr_t where; /* VAPI space */
+	vaddr_t value;
+	bool in_image; /* value is an address of next's file */
+};
+
+struct plan_counts {
+	size_t identical, changed, added, removed; /* functions, by their instructions */
+	size_t rebound;                            /* references */
+	size_t kept_constants;
+	size_t new_exports;
+};
+
+struct plan {
+	const struct elf_file *vapi, *live, *next; /* borrowed */
+	VEC(struct reason) refusals;               /* empty: fit */
+	VEC(char *) remarks;                       /* what an administrator may want to know */
+	VEC(struct patch) patches;
+	VEC(struct new_got) new_got;
+	VEC(struct relro_word) words;
+	VEC(struct live_const) consts; /* next's constants that live on at an older home */
+	vaddr_t *slots;     /* per slot of the VAPI: next's function; 0: unused. For an IFUNC slot, its resolver */
+	unwind_rows unwind; /* of next, addresses of its file */
+	struct match *match;
+	struct code *live_code, *next_code;
+	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT included */
+	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */
+	struct plan_counts counts;
+};
+
+/* Makes a plan. `live` may be the same as `vapi`, with `map` NULL. `vapi` must be split. Refusals are
+ * data, not errors; an error means that no plan could be made at all. The files must outlive the
+ * plan; the caller frees it with plan__free(). */
+MUST_CHECK struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live, const struct live_map *map,
+				  const struct elf_file *next, struct plan **out);
+void plan__free(struct plan *p);
+void plan__cleanup(struct plan **p);
+
+/* The function of next that takes over from live's function at `function` (an address of live's
+ * file, inside the function too: then the function that holds it); 0 if none. */
+vaddr_t plan__successor(const struct plan *p, vaddr_t function);
+
+#endif

@@ -1,0 +1,588 @@
+/* Rebinding: which references of the new code lead to what stays, and where exactly that is.
+ *
+ *     GOT slot            vapi's slot of the same symbol or meaning, else a slot of the image's own
+ *     other state         the same offset of the same section of vapi
+ *     function, by lea    its canonical stub
+ *     constant, by lea    its older home, when it has one (constants.c)
+ *     code, constants     stay: they move with the image
+ *
+ * A reference of matched instructions in functions with the same code must lead to the same place
+ * in both builds: that is the proof of layout by use. It also decides what an address at a boundary
+ * means; without it, or a link-time relocation, such an address is refused.
+ */
+#include <dwarf.h>
+#include <string.h>
+
+#include "image/planner.h"
+
+enum { BOUNDARY = 256 }; /* this near to the edge of a section an address may mean its neighbour */
+
+/* ---- link-time relocations ---- */
+
+static int by_site(const void *a, const void *b)
+{
+	const struct exact *x = a, *y = b;
+	return (x->site > y->site) - (x->site < y->site);
+}
+
+static bool is_pc_relative(uint32_t type)
+{
+	switch (type) {
+	case R_X86_64_PC32:
+	case R_X86_64_PLT32:
+	case R_X86_64_GOTPCREL:
+	case R_X86_64_GOTPCRELX:
+	case R_X86_64_REX_GOTPCRELX:
+	case R_X86_64_GOTTPOFF:
+	case R_X86_64_TLSGD:
+	case R_X86_64_TLSLD:
+	case R_X86_64_GOTPC32_TLSDESC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void read_exact(struct planner *x)
+{
+	const struct elf_file *e = x->p->next;
+	VEC(struct exact) list = {0};
+	for (size_t i = 1; i < e->n_sections; i++) {
+		const struct elf_section *s = &e->sections[i];
+		if (s->h.sh_type != SHT_RELA || (s->h.sh_flags & SHF_ALLOC) || !s->data ||
+		    s->h.sh_entsize != sizeof(Elf64_Rela) || s->h.sh_info >= e->n_sections ||
+		    !(e->sections[s->h.sh_info].h.sh_flags & SHF_EXECINSTR) || s->h.sh_link >= e->n_sections)
+			continue;
+		const struct elf_section *symtab = &e->sections[s->h.sh_link];
+		if (symtab->h.sh_type != SHT_SYMTAB || !symtab->data)
+			continue;
+		for (size_t k = 0; k < s->h.sh_size / sizeof(Elf64_Rela); k++) {
+			Elf64_Rela r;
+			Elf64_Sym sym;
+			memcpy(&r, s->data + k * sizeof(r), sizeof(r));
+			if (ELF64_R_TYPE(r.r_info) != R_X86_64_PC32 ||
+			    ELF64_R_SYM(r.r_info) >= symtab->h.sh_size / sizeof(sym))
+				continue;
+			memcpy(&sym, symtab->data + ELF64_R_SYM(r.r_info) * sizeof(sym), sizeof(sym));
+			if (sym.st_shndx == SHN_UNDEF || sym.st_shndx >= e->n_sections)
+				continue;
+			struct exact x1 = {r.r_offset, e->sections[sym.st_shndx].h.sh_addr};
+			vec__push(&list, x1);
+		}
+	}
+	if (list.n)
+		qsort(list.items, list.n, sizeof(list.items[0]), by_site);
+	x->exact = list.items;
+	x->n_exact = list.n;
+}
+
+/* Every link-time pc-relative relocation of code must be a reference that decoding found too. */
+static void check_exact(struct planner *x)
+{
+	const struct elf_file *e = x->p->next;
+	const struct code *c = x->p->next_code;
+	for (size_t i = 1; i < e->n_sections; i++) {
+		const struct elf_section *s = &e->sections[i];
+		if (s->h.sh_type != SHT_RELA || (s->h.sh_flags & SHF_ALLOC) || !s->data ||
+		    s->h.sh_entsize != sizeof(Elf64_Rela) || s->h.sh_info >= e->n_sections ||
+		    !(e->sections[s->h.sh_info].h.sh_flags & SHF_EXECINSTR))
+			continue;
+		for (size_t k = 0; k < s->h.sh_size / sizeof(Elf64_Rela); k++) {
+			Elf64_Rela r;
+			memcpy(&r, s->data + k * sizeof(r), sizeof(r));
+			if (!is_pc_relative(ELF64_R_TYPE(r.r_info)))
+				continue;
+			const struct function *f = code__function_at(c, r.r_offset);
+			const uint8_t *p = elf_file__at(e, r.r_offset, 4);
+			int32_t disp;
+			if (!p)
+				continue;
+			memcpy(&disp, p, 4);
+			vaddr_t near = r.r_offset + 4 + (vaddr_t)(int64_t)disp;
+			bool to_state = layout__section(x, near) != NULL, found = false;
+			for (uint32_t q = f ? f->first_ref : 0; f && q < f->first_ref + f->n_refs; q++)
+				found = found || c->refs.items[q].site == r.r_offset;
+			if (to_state && !found) {
+				planner__refuse(x, "code-unknown",
+						"the linker says that 0x%lx refers to data; decoding does not",
+						r.r_offset);
+				return;
+			}
+		}
+	}
+}
+
+static const struct exact *exact_at(const struct planner *x, vaddr_t site)
+{
+	struct exact key = {site, 0};
+	return x->n_exact ? bsearch(&key, x->exact, x->n_exact, sizeof(key), by_site) : NULL;
+}
+
+/* ---- stubs ---- */
+
+vaddr_t rebind__stub(struct planner *x, vaddr_t function)
+{
+	struct plan *p = x->p;
+	const struct vapi_note *v = &p->vapi->vapi;
+	uint32_t free_slot = UINT32_MAX;
+	for (uint32_t i = 0; i < v->n_slots; i++) {
+		bool spare = i >= v->n_used || (p->vapi->slots[i].flags & VAPI_SLOT_SPARE);
+		if (p->slots[i] == function && (spare || !(p->vapi->slots[i].flags & VAPI_SLOT_IFUNC)))
+			return vapi__stub(v, i);
+		if (spare && p->slots[i] == 0 && free_slot == UINT32_MAX)
+			free_slot = i;
+	}
+	if (free_slot == UINT32_MAX) {
+		planner__refuse(x, "slots", "no spare entry point is left for new functions whose address is taken");
+		return 0;
+	}
+	p->slots[free_slot] = function;
+	return vapi__stub(v, free_slot);
+}
+
+/* ---- the GOT ---- */
+
+static bool same_symbol(const struct elf_file *a, uint32_t i, const struct elf_file *b, uint32_t k)
+{
+	const struct elf_symbol *s = &a->symbols[i], *t = &b->symbols[k];
+	return strcmp(s->name, t->name) == 0 && strcmp(s->version, t->version) == 0;
+}
+
+static bool binds_symbol(uint32_t type)
+{
+	return type == R_X86_64_GLOB_DAT || type == R_X86_64_JUMP_SLOT || type == R_X86_64_64;
+}
+
+/* Does vapi's slot mean what next's slot means? */
+static bool same_meaning(const struct planner *x, const struct elf_reloc *old, const struct elf_reloc *new)
+{
+	const struct elf_file *vapi = x->p->vapi, *next = x->p->next;
+	if (binds_symbol(new->type))
+		return binds_symbol(old->type) && same_symbol(vapi, old->symbol, next, new->symbol) &&
+		       (old->type == R_X86_64_64 ? old->addend : 0) == (new->type == R_X86_64_64 ? new->addend : 0);
+	if (old->type != new->type || !old->symbol != !new->symbol)
+		return false;
+	if (new->symbol && !same_symbol(vapi, old->symbol, next, new->symbol))
+		return false;
+	switch (new->type) {
+	case R_X86_64_TPOFF64:
+	case R_X86_64_DTPMOD64:
+	case R_X86_64_DTPOFF64:
+	case R_X86_64_TLSDESC:
+		return old->addend == new->addend;
+	default:
+		return false;
+	}
+}
+
+/* A pair of words (DTPMOD64 and DTPOFF64 of one variable) that __tls_get_addr is given. */
+static bool same_pair(const struct planner *x, const struct elf_reloc *old, const struct elf_reloc *new)
+{
+	const struct elf_file *vapi = x->p->vapi, *next = x->p->next;
+	const struct elf_reloc *o2 = elf_file__reloc_at(vapi, old->where + 8);
+	const struct elf_reloc *n2 = elf_file__reloc_at(next, new->where + 8);
+	bool o_pair = o2 && o2->type == R_X86_64_DTPOFF64, n_pair = n2 && n2->type == R_X86_64_DTPOFF64;
+	if (o_pair || n_pair)
+		return o_pair && n_pair && same_meaning(x, o2, n2);
+	const uint8_t *a = elf_file__at(vapi, old->where + 8, 8), *b = elf_file__at(next, new->where + 8, 8);
+	return a && b && memcmp(a, b, 8) == 0; /* a local variable's offset is known at link time */
+}
+
+static size_t own_got(struct planner *x, struct new_got g)
+{
+	struct plan *p = x->p;
+	for (size_t i = 0; i < p->new_got.n; i++) {
+		const struct new_got *o = &p->new_got.items[i];
+		if (o->kind == g.kind && o->value == g.value && o->relative == g.relative &&
+		    o->in_image == g.in_image &&
+		    (g.kind != NEW_GOT_SYMBOL || (strcmp(o->name, g.name) == 0 && strcmp(o->version, g.version) == 0)))
+			return i + 1;
+	}
+	vec__push(&p->new_got, g);
+	return p->new_got.n;
+}
+
+/* A slot of vapi's GOT that the linker filled with this address of VAPI space, or 0. */
+static vaddr_t slot_holding(const struct planner *x, vaddr_t to)
+{
+	const struct elf_file *vapi = x->p->vapi;
+	for (size_t i = 0; i < x->vapi_got.n; i++) {
+		const struct elf_reloc *o = &vapi->relocs.items[x->vapi_got.items[i]];
+		if (o->type == R_X86_64_RELATIVE && (vaddr_t)o->addend == to)
+			return o->where;
+	}
+	return 0;
+}
+
+/* What a slot that next's linker fills with an address is to hold. */
+static struct got_home relative_home(struct planner *x, vaddr_t to)
+{
+	struct new_got g = {.kind = NEW_GOT_VALUE, .relative = true};
+	if (code__function_starting(x->p->next_code, to)) {
+		g.value = rebind__stub(x, to);
+	} else if (elf_file__is_code(x->p->next, to)) {
+		return (struct got_home){0};
+	} else if (layout__section(x, to) && elf_file__is_data(x->p->next, to)) {
+		g.value = layout__home(x, to);
+	} else if (!(g.value = constants__home(x, to, 0))) {
+		g.value = to;
+		g.in_image = true;
+	}
+	if (!g.value)
+		return (struct got_home){0};
+	vaddr_t home = g.in_image ? 0 : slot_holding(x, g.value);
+	return home ? (struct got_home){.home = home} : (struct got_home){.own = own_got(x, g)};
+}
+
+static struct got_home find_got_home(struct planner *x, vaddr_t slot)
+{
+	const struct elf_file *vapi = x->p->vapi, *next = x->p->next;
+	const struct elf_reloc *r = elf_file__reloc_at(next, slot);
+	const Elf64_Dyn *got_old = elf_file__dyn(vapi, DT_PLTGOT), *got_new = elf_file__dyn(next, DT_PLTGOT);
+	if (!r && got_old && got_new && slot - got_new->d_un.d_ptr < 24) /* what PLT0 uses (psABI 5.2) */
+		return (struct got_home){.home = got_old->d_un.d_ptr + (slot - got_new->d_un.d_ptr)};
+	if (!r) {
+		const uint8_t *p = elf_file__at(next, slot, 8);
+		struct new_got g = {.kind = NEW_GOT_VALUE};
+		if (!p || memcmp(p, &g.value, 8) != 0)
+			return (struct got_home){0};
+		return (struct got_home){.own = own_got(x, g)}; /* a weak symbol that nobody may define */
+	}
+	if (r->type == R_X86_64_RELATIVE)
+		return relative_home(x, elf_file__behind_stub(next, (vaddr_t)r->addend));
+	for (size_t i = 0; i < x->vapi_got.n; i++) {
+		const struct elf_reloc *o = &vapi->relocs.items[x->vapi_got.items[i]];
+		if (same_meaning(x, o, r) && (r->type != R_X86_64_DTPMOD64 || same_pair(x, o, r)))
+			return (struct got_home){.home = o->where};
+	}
+	if (binds_symbol(r->type) && (r->type != R_X86_64_64 || r->addend == 0)) {
+		const struct elf_symbol *s = &next->symbols[r->symbol];
+		struct new_got g = {.kind = NEW_GOT_SYMBOL,
+				    .name = s->name,
+				    .version = s->version,
+				    .weak = ELF64_ST_BIND(s->s.st_info) == STB_WEAK};
+		return (struct got_home){.own = own_got(x, g)};
+	}
+	if (r->type == R_X86_64_TPOFF64 && (!r->symbol || next->symbols[r->symbol].s.st_shndx != SHN_UNDEF)) {
+		uint64_t offset = (uint64_t)r->addend + (r->symbol ? next->symbols[r->symbol].s.st_value : 0);
+		return (struct got_home){.own = own_got(x, (struct new_got){.kind = NEW_GOT_TPOFF, .value = offset})};
+	}
+	if (r->type == R_X86_64_IRELATIVE) {
+		vaddr_t resolver = elf_file__behind_stub(next, (vaddr_t)r->addend);
+		for (uint32_t i = 0; i < vapi->vapi.n_used; i++)
+			if ((vapi->slots[i].flags & VAPI_SLOT_IFUNC) && x->p->slots[i] == resolver) {
+				struct new_got g = {
+				    .kind = NEW_GOT_VALUE, .value = vapi__stub(&vapi->vapi, i), .relative = true};
+				return (struct got_home){.own = own_got(x, g)};
+			}
+	}
+	return (struct got_home){0};
+}
+
+/* Where a GOT slot of next is to be found: vapi's slot, or a new one of the image's own, or neither. */
+static struct got_home got_home(struct planner *x, vaddr_t slot)
+{
+	const struct elf_reloc *r = elf_file__reloc_at(x->p->next, slot);
+	if (!r)
+		return find_got_home(x, slot);
+	struct got_home *known = &x->got_homes[r - x->p->next->relocs.items];
+	if (!known->home && !known->own)
+		*known = find_got_home(x, slot);
+	return *known;
+}
+
+static void list_vapi_got(struct planner *x)
+{
+	const struct elf_file *vapi = x->p->vapi;
+	for (size_t i = 0; i < vapi->relocs.n; i++) {
+		const struct elf_section *s = elf_file__section_at(vapi, vapi->relocs.items[i].where);
+		if (s && strncmp(s->name, ".got", 4) == 0)
+			vec__push(&x->vapi_got, i);
+	}
+	x->got_homes = xcalloc(x->p->next->relocs.n, sizeof(struct got_home));
+}
+
+/* ---- one reference ---- */
+
+static void add_patch(struct planner *x, vaddr_t site, vaddr_t from, vaddr_t to)
+{
+	struct patch p = {.site = site, .from = from, .to = to};
+	vec__push(&x->p->patches, p);
+}
+
+static void add_own_got_patch(struct planner *x, vaddr_t site, vaddr_t from, size_t own)
+{
+	struct patch p = {.site = site, .from = from, .to = (own - 1) * 8, .own_got = true};
+	vec__push(&x->p->patches, p);
+}
+
+static void rebind_got(struct planner *x, const struct ref *r)
+{
+	const struct elf_reloc *reloc = elf_file__reloc_at(x->p->next, r->target);
+	bool pair = reloc && (reloc->type == R_X86_64_DTPMOD64 || reloc->type == R_X86_64_TLSDESC);
+	bool understood = r->kind == REF_MEMORY ? !reloc || reloc->type != R_X86_64_DTPMOD64 : pair;
+	struct got_home g = {0};
+	if (understood)
+		g = got_home(x, r->target);
+	if (g.home)
+		add_patch(x, r->site, r->end, g.home);
+	else if (g.own && r->kind == REF_MEMORY)
+		add_own_got_patch(x, r->site, r->end, g.own);
+	else
+		planner__refuse(x, "got", "0x%lx uses the global offset table at 0x%lx in a way that is not understood",
+				r->insn, r->target);
+}
+
+/* The section that a reference to state belongs to, when the address alone does not say: it lies at
+ * or next to the edge of a section whose neighbour does not stay at the same distance. */
+static bool at_moving_edge(const struct planner *x, const struct state_section *s, vaddr_t a)
+{
+	size_t i = (size_t)(s - x->state.items);
+	if (a - s->start < BOUNDARY && i > 0 &&
+	    x->state.items[i - 1].home - x->state.items[i - 1].start != s->home - s->start)
+		return true;
+	return s->end - a < BOUNDARY && i + 1 < x->state.n &&
+	       x->state.items[i + 1].home - x->state.items[i + 1].start != s->home - s->start;
+}
+
+static const struct ref *old_ref(const struct planner *x, const struct ref *r)
+{
+	int32_t i = x->p->match->ref_b_to_a[r - x->p->next_code->refs.items];
+	return i >= 0 ? &x->p->live_code->refs.items[i] : NULL;
+}
+
+static bool in_same_code(const struct planner *x, const struct ref *r)
+{
+	const struct function *f = code__function_at(x->p->next_code, r->insn);
+	return f && x->p->match->same_code[f - x->p->next_code->functions.items];
+}
+
+static void rebind_state(struct planner *x, const struct ref *r)
+{
+	const struct state_section *s = layout__section(x, r->target);
+	const struct exact *exact = exact_at(x, r->site);
+	const struct ref *old = old_ref(x, r);
+	vaddr_t home = 0, old_home = old ? layout__home_of_live(x, old->target) : 0;
+	if (s->got && r->target < s->end) {
+		rebind_got(x, r);
+		return;
+	}
+	if (exact) {
+		const struct state_section *meant = layout__section(x, exact->base);
+		if (meant && meant->start == exact->base && meant->home)
+			home = meant->home + (r->target - meant->start);
+	} else if (s->home && !s->got) {
+		home = s->home + (r->target - s->start);
+		if (r->kind == REF_ADDRESS && at_moving_edge(x, s, r->target) && home != old_home)
+			home = old_home && in_same_code(x, r) ? old_home : 0;
+	} else if (old_home && in_same_code(x, r)) {
+		home = old_home;
+	}
+	if (!home) {
+		FREE_CLEANUP char *where = code__describe(x->p->next_code, r->insn);
+		planner__refuse(x, "boundary", "%s refers to 0x%lx at the edge of %s; what it means cannot be decided",
+				where, r->target, s->name);
+		return;
+	}
+	if (old && in_same_code(x, r) && old_home != home) {
+		FREE_CLEANUP char *where = code__describe(x->p->next_code, r->insn);
+		planner__refuse(x, "state-layout",
+				"unchanged code in %s refers to other data than in the old build (%s+0x%lx)", where,
+				s->name, r->target - s->start);
+		return;
+	}
+	add_patch(x, r->site, r->end, home);
+}
+
+static void rebind_code_address(struct planner *x, const struct ref *r)
+{
+	const struct code *c = x->p->next_code;
+	vaddr_t target = elf_file__behind_stub(c->elf, r->target);
+	const struct function *f = code__function_at(c, target);
+	if (f && f->start == target && !f->plt && !f->signal_frame) {
+		vaddr_t stub = rebind__stub(x, target);
+		if (stub)
+			add_patch(x, r->site, r->end, stub);
+	} else if (f && f != code__function_at(c, r->insn) && !f->signal_frame) {
+		FREE_CLEANUP char *where = code__describe(c, r->insn), *what = code__describe(c, target);
+		planner__refuse(x, "code-labels", "%s takes the address of %s, which is no function", where, what);
+	}
+}
+
+static void rebind_constant(struct planner *x, const struct ref *r)
+{
+	const struct ref *old = old_ref(x, r);
+	vaddr_t home = constants__home(x, r->target, old ? old->target : 0);
+	if (home) {
+		add_patch(x, r->site, r->end, home);
+		x->p->counts.kept_constants++;
+	}
+}
+
+static void rebind_ref(struct planner *x, const struct ref *r)
+{
+	const struct elf_file *e = x->p->next;
+	vaddr_t behind = elf_file__behind_stub(e, r->target);
+	if (r->kind == REF_CALL || r->kind == REF_JUMP) {
+		if (!elf_file__is_code(e, r->target))
+			planner__refuse(x, "code-unknown", "0x%lx calls or jumps to 0x%lx, which is no code", r->insn,
+					r->target);
+		return;
+	}
+	if (r->size != 4) {
+		planner__refuse(x, "code-unknown", "0x%lx refers to data in a form that is not known", r->insn);
+		return;
+	}
+	if (elf_file__is_code(e, behind)) {
+		if (r->kind == REF_ADDRESS)
+			rebind_code_address(x, r);
+	} else if (layout__section(x, r->target) &&
+		   (!elf_file__segment(e, r->target) || elf_file__is_data(e, r->target))) {
+		rebind_state(x, r);
+	} else if (elf_file__is_data(e, r->target) || !elf_file__segment(e, r->target)) {
+		FREE_CLEANUP char *where = code__describe(x->p->next_code, r->insn);
+		planner__refuse(x, "boundary", "%s refers to 0x%lx, which is in no section", where, r->target);
+	} else if (r->kind == REF_ADDRESS) {
+		rebind_constant(x, r);
+	}
+}
+
+/* ---- unwind tables ---- */
+
+static void rebind_unwind_word(struct planner *x, vaddr_t at)
+{
+	const uint8_t *p = elf_file__at(x->p->next, at, 4);
+	int32_t disp;
+	if (!p) {
+		planner__refuse(x, "unwind", "the unwind table refers to a place outside the file");
+		return;
+	}
+	memcpy(&disp, p, 4);
+	vaddr_t target = at + (vaddr_t)(int64_t)disp;
+	const struct state_section *s = layout__section(x, target);
+	if (!s) {
+		if (elf_file__is_data(x->p->next, target))
+			planner__refuse(x, "unwind", "the unwind table refers to data in no section");
+		return;
+	}
+	struct got_home g = {.home = s->got ? 0 : layout__home(x, target)};
+	if (s->got)
+		g = got_home(x, target);
+	if (g.home)
+		add_patch(x, at, at, g.home);
+	else if (g.own)
+		add_own_got_patch(x, at, at, g.own);
+	else
+		planner__refuse(x, "unwind", "the unwind table refers to data at 0x%lx that has no counterpart",
+				target);
+}
+
+static void rebind_unwind(struct planner *x)
+{
+	fde_list fdes = {0};
+	vaddr_list words = {0};
+	ERR_CLEANUP struct err *e = fdes__read(x->p->next, &fdes);
+	if (e)
+		planner__refuse(x, "unwind", "%s", err__text(e));
+	for (size_t i = 0; i < fdes.n; i++) {
+		const struct fde *f = &fdes.items[i];
+		struct unwind_row row = {f->start, f->at};
+		vec__push(&x->p->unwind, row);
+		bool seen = false;
+		for (size_t k = 0; k < words.n && !seen; k++)
+			seen = words.items[k] == f->personality_at;
+		if (f->personality_at && !seen) {
+			if ((f->personality_enc & 0x0f) == DW_EH_PE_sdata4 &&
+			    (f->personality_enc & 0x70) == DW_EH_PE_pcrel)
+				vec__push(&words, f->personality_at);
+			else
+				planner__refuse(x, "unwind",
+						"a personality routine is referred to in a way that is not supported");
+		}
+	}
+	for (size_t i = 0; i < fdes.n; i++)
+		if (fdes.items[i].lsda && !lsda__references(x->p->next, fdes.items[i].lsda, &words))
+			planner__refuse(x, "unwind", "the exception table of the function at 0x%lx is not understood",
+					fdes.items[i].start);
+	for (size_t i = 0; i < words.n; i++) {
+		bool again = false;
+		for (size_t k = 0; k < i && !again; k++)
+			again = words.items[k] == words.items[i];
+		if (!again)
+			rebind_unwind_word(x, words.items[i]);
+	}
+	vec__free(&words);
+	vec__free(&fdes);
+}
+
+/* ---- read-only data ---- */
+
+static void refresh_words(struct planner *x)
+{
+	struct plan *p = x->p;
+	for (size_t i = 0; i < p->next->relocs.n; i++) {
+		const struct elf_reloc *r = &p->next->relocs.items[i];
+		const struct elf_section *s = elf_file__section_at(p->next, r->where);
+		if (r->type != R_X86_64_RELATIVE || !s || strncmp(s->name, ".data.rel.ro", 12) != 0)
+			continue;
+		vaddr_t to = elf_file__behind_stub(p->next, (vaddr_t)r->addend);
+		struct relro_word w = {.where = layout__home(x, r->where)};
+		if (!w.where)
+			continue; /* refused with the section */
+		if (code__function_starting(p->next_code, to)) {
+			w.value = rebind__stub(x, to);
+		} else if (layout__section(x, to) && elf_file__is_data(p->next, to)) {
+			w.value = layout__home(x, to);
+		} else {
+			const struct elf_reloc *old = NULL;
+			const struct elf_section *o = elf_file__section(p->live, s->name);
+			if (o)
+				old = elf_file__reloc_at(p->live, o->h.sh_addr + (r->where - s->h.sh_addr));
+			w.value = constants__home(x, to, old ? (vaddr_t)old->addend : 0);
+			if (!w.value) {
+				w.value = to;
+				w.in_image = true;
+			}
+		}
+		if (w.value)
+			vec__push(&p->words, w);
+	}
+}
+
+/* ---- all of it ---- */
+
+/* The image's own GOT lies on a page behind the image. */
+static void settle_own_got(struct planner *x, uint64_t image_end)
+{
+	struct plan *p = x->p;
+	p->image_len = image_end;
+	if (p->new_got.n) {
+		p->got_at = image_end;
+		p->image_len += align_up(p->new_got.n * 8, LLU_PAGE);
+	}
+}
+
+void rebind__all(struct planner *x)
+{
+	struct plan *p = x->p;
+	read_exact(x);
+	check_exact(x);
+	list_vapi_got(x);
+	constants__list_targets(x);
+	for (size_t i = 0; i < p->next_code->refs.n; i++)
+		rebind_ref(x, &p->next_code->refs.items[i]);
+	rebind_unwind(x);
+	refresh_words(x);
+	uint64_t end = 0;
+	for (size_t i = 0; i < p->next->n_phdrs; i++) {
+		const Elf64_Phdr *h = &p->next->phdrs[i];
+		if (h->p_type == PT_LOAD && !(h->p_flags & PF_W) && h->p_vaddr < elf_file__end(p->next) &&
+		    h->p_vaddr + h->p_memsz > end)
+			end = h->p_vaddr + h->p_memsz;
+	}
+	settle_own_got(x, align_up(end, LLU_PAGE));
+	p->counts.rebound = p->patches.n;
+	free(x->exact);
+	free(x->got_homes);
+	vec__free(&x->vapi_got);
+}
