@@ -110,6 +110,30 @@ Test(split, loading_and_unloading)
 	free(last);
 }
 
+/* Libraries of the distribution, split together with the C library, under a program that uses them all. */
+Test(split, stock_libraries, .timeout = 120)
+{
+	static const char *const names[] = {"libc.so.6",       "libm.so.6",      "libz.so.1",   "liblzma.so.5",
+					    "libbz2.so.1.0",   "libcrypto.so.3", "libssl.so.3", "libexpat.so.1",
+					    "libsqlite3.so.0", "libuuid.so.1",   "libffi.so.8", "libgcc_s.so.1"};
+	const char *dir = temp_dir();
+	size_t found = 0;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const char *stock = path_of("/lib/x86_64-linux-gnu/%s", names[i]);
+		if (access(stock, R_OK) != 0)
+			continue;
+		llusplit(stock, path_of("%s/%s", dir, names[i]), NULL);
+		found++;
+	}
+	cr_assert_geq(found, 4, "no stock libraries");
+	const char *env[] = {path_of("LD_LIBRARY_PATH=%s", dir), NULL};
+	struct target *t =
+	    target__start((const char *const[]){"/usr/bin/python3", SOURCE_DIR "/fixtures/stock_worker.py", NULL}, env);
+	target__expect(t, "ok");
+	free(target__finish(t));
+}
+
 /* ---- other tools ---- */
 
 /* `command FILE` (through a shell) succeeds and has nothing to complain of. */
