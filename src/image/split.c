@@ -227,8 +227,11 @@ static struct err *make_slots(struct split *s, const struct elf_file *like)
 			vec__push(&s->irelative, s->in->relocs.items[i]);
 	slot_list slots = {0};
 	choose_slots(s, &slots);
-	if (like)
-		TRY(order_like(s, like, &slots));
+	struct err *err = like ? order_like(s, like, &slots) : NULL;
+	if (err) {
+		vec__free(&slots);
+		return err;
+	}
 	s->v.n_used = (uint32_t)slots.n;
 	s->v.n_slots = (uint32_t)(slots.n + spare_for(slots.n));
 	s->slots = xcalloc(s->v.n_slots, sizeof(*s->slots));
@@ -447,7 +450,7 @@ static size_t write_eh_frame(const struct vapi_note *v, vaddr_t at, uint8_t *out
 static size_t rela_entries(const struct split *s)
 {
 	const Elf64_Dyn *size = elf_file__dyn(s->in, DT_RELASZ);
-	return size ? size->d_un.d_val / sizeof(Elf64_Rela) : 0;
+	return size && elf_file__dyn(s->in, DT_RELA) ? size->d_un.d_val / sizeof(Elf64_Rela) : 0;
 }
 
 static uint64_t image_size(const struct elf_file *in)
