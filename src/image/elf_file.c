@@ -41,8 +41,8 @@ static struct err *check_ident(struct elf_file *e)
 	memcpy(&e->ehdr, e->data, sizeof(e->ehdr));
 	if (e->ehdr.e_machine != EM_X86_64)
 		return unsupported(e, "made for another machine; only x86-64 is supported");
-	if (e->ehdr.e_type != ET_DYN)
-		return unsupported(e, "not a shared object (ELF type ET_DYN)");
+	if (e->ehdr.e_type != ET_DYN && e->ehdr.e_type != ET_EXEC)
+		return unsupported(e, "neither a shared object nor a program");
 	return NULL;
 }
 
@@ -499,10 +499,14 @@ static struct err *read_notes(struct elf_file *e)
 }
 
 /* A split library's exports point to stubs; remember the functions behind them. */
-static void look_behind_stubs(struct elf_file *e)
+static struct err *look_behind_stubs(struct elf_file *e)
 {
+	for (uint32_t i = 0; e->split && i < e->vapi.n_slots; i++)
+		if (e->slots[i].symbol >= e->n_symbols && (e->slots[i].flags & VAPI_SLOT_EXPORT))
+			return bad(e, "a slot of the VAPI is for a symbol that does not exist");
 	for (size_t i = 0; i < e->n_symbols; i++)
 		e->symbols[i].function = elf_file__behind_stub(e, e->symbols[i].s.st_value);
+	return NULL;
 }
 
 /* ---- opening ---- */
@@ -524,7 +528,7 @@ static struct err *parse(struct elf_file *e)
 	TRY(read_dynamic(e));
 	TRY(read_notes(e));
 	TRY(read_symbols(e));
-	look_behind_stubs(e);
+	TRY(look_behind_stubs(e));
 	TRY(read_relocs(e));
 	return read_locals(e);
 }
