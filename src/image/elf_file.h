@@ -1,8 +1,8 @@
-/* An ELF shared library, read whole and checked.
+/* An ELF shared library (or a dynamic program), read whole and checked.
  *
  * Every offset, size and index of the file is hostile until checked here; what this header offers
  * afterwards may be used without further checks. Supported: ELFCLASS64, little-endian, EM_X86_64,
- * ET_DYN, with section headers (gABI 4.1, chapters 4 and 5). Anything else is an error that says so.
+ * ET_DYN or ET_EXEC, with section headers (gABI 4.1, chapters 4 and 5). Anything else is an error that says so.
  */
 #ifndef LLU_IMAGE_ELF_FILE_H
 #define LLU_IMAGE_ELF_FILE_H
@@ -69,6 +69,7 @@ struct elf_file {
 	size_t dyn_room; /* unused entries behind DT_NULL */
 	uint8_t build_id[VAPI_BUILD_ID_MAX];
 	uint32_t build_id_len; /* 0: none */
+	bool program; /* a program, not a library */
 	bool split;            /* has a VAPI; then: */
 	struct vapi_note vapi;
 	const struct vapi_slot *slots; /* vapi.n_slots of them, in our memory */

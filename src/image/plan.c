@@ -145,6 +145,8 @@ static void check_identity(struct planner *x)
 	if (strcmp(vapi->soname, next->soname) != 0)
 		planner__refuse(x, "soname", "another library: SONAME is \"%s\" in the old build and \"%s\" in the new",
 				vapi->soname, next->soname);
+	if (next->program)
+		planner__refuse(x, "soname", "the new file is a program, not a shared library");
 	if (next->build_id_len == 0 || vapi->build_id_len == 0)
 		planner__refuse(x, "build-id", "a build without a build-id cannot be told from another");
 }

@@ -234,6 +234,15 @@ static struct got_home relative_home(struct planner *x, vaddr_t to)
 	return home ? (struct got_home){.home = home} : (struct got_home){.own = own_got(x, g)};
 }
 
+static bool exported_by(const struct elf_file *e, const struct elf_symbol *s)
+{
+	for (size_t i = 1; i < e->n_symbols; i++)
+		if (e->symbols[i].s.st_shndx != SHN_UNDEF && strcmp(e->symbols[i].name, s->name) == 0 &&
+		    strcmp(e->symbols[i].version, s->version) == 0)
+			return true;
+	return false;
+}
+
 static struct got_home find_got_home(struct planner *x, vaddr_t slot)
 {
 	const struct elf_file *vapi = x->p->vapi, *next = x->p->next;
@@ -257,6 +266,8 @@ static struct got_home find_got_home(struct planner *x, vaddr_t slot)
 	}
 	if (binds_symbol(r->type) && (r->type != R_X86_64_64 || r->addend == 0)) {
 		const struct elf_symbol *s = &next->symbols[r->symbol];
+		if (s->s.st_shndx != SHN_UNDEF && !exported_by(vapi, s)) /* a new export that its own build uses */
+			return relative_home(x, s->function);
 		struct new_got g = {.kind = NEW_GOT_SYMBOL,
 				    .name = s->name,
 				    .version = s->version,

@@ -992,6 +992,8 @@ static struct err *check_input(const struct elf_file *in, const struct code *cod
 	if (in->split)
 		return err__new(ERR_REFUSED, 0, in->path, "split the original library instead",
 				"is a split library already");
+	if (in->program)
+		return err__new(ERR_REFUSED, 0, in->path, NULL, "cannot be split: a program, not a shared library");
 	if (code->doubts.n)
 		return err__new(ERR_REFUSED, 0, in->path, NULL, "cannot be split: %s%s", code->doubts.items[0],
 				code->doubts.n > 1 ? " (and more)" : "");

@@ -1,0 +1,255 @@
+/* See discover.h. What the process's memory says is used to find candidates only; everything that
+ * matters is then read from the mapped files, and held against the mappings. */
+#include "remap/discover.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "remap/linkmap.h"
+
+/* ---- finding candidates ---- */
+
+/* Does this first page of a mapped ELF file say that there is a VAPI note? */
+static bool mentions_vapi(const struct process *p, taddr_t base, const uint8_t *page)
+{
+	Elf64_Ehdr h;
+	memcpy(&h, page, sizeof(h));
+	if (memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_type != ET_DYN ||
+	    h.e_phentsize != sizeof(Elf64_Phdr) || h.e_phoff > LLU_PAGE ||
+	    h.e_phnum * sizeof(Elf64_Phdr) > LLU_PAGE - h.e_phoff)
+		return false;
+	for (unsigned i = 0; i < h.e_phnum; i++) {
+		struct {
+			Elf64_Nhdr n;
+			char name[4];
+		} note;
+		Elf64_Phdr ph;
+		memcpy(&ph, page + h.e_phoff + i * sizeof(ph), sizeof(ph));
+		if (ph.p_type != PT_NOTE || ph.p_filesz != sizeof(note) + sizeof(struct vapi_note))
+			continue;
+		ERR_CLEANUP struct err *e = process__read(p, taddr_add(base, ph.p_vaddr), &note, sizeof(note));
+		if (!e && note.n.n_type == VAPI_NOTE_TYPE && memcmp(note.name, VAPI_NOTE_NAME, 4) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool is_candidate(const struct process *p, const struct mapping *m)
+{
+	uint8_t page[LLU_PAGE];
+	if (m->offset != 0 || m->inode == 0 || !(m->prot & PROT_READ) || m->shared)
+		return false;
+	ERR_CLEANUP struct err *e = process__read(p, m->range.start, page, sizeof(page));
+	return !e && mentions_vapi(p, m->range.start, page);
+}
+
+/* ---- the VAPI must be where its file says ---- */
+
+static bool same_file(const struct mapping *a, const struct mapping *b)
+{
+	return a->inode == b->inode && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
+}
+
+static struct err *check_vapi(const struct loaded *l, const struct mappings *maps, const struct mapping *first)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	uint64_t offset;
+	const struct mapping *text = mappings__at(maps, loaded__at(l, v->text));
+	bool ok = elf_file__offset(l->vapi, v->text, v->text_end - v->text, &offset) && text &&
+		  same_file(text, first) && (text->prot & PROT_EXEC) &&
+		  text->range.end.v >= loaded__at(l, v->text_end).v &&
+		  text->offset + (loaded__at(l, v->text).v - text->range.start.v) == offset;
+	const struct mapping *header = mappings__at(maps, loaded__at(l, v->header));
+	const struct mapping *scratch = mappings__at(maps, loaded__at(l, v->scratch));
+	const struct mapping *table = mappings__at(maps, loaded__at(l, v->table));
+	ok = ok && header && table && scratch &&
+	     (scratch->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE) &&
+	     scratch->range.end.v >= loaded__at(l, v->scratch).v + v->scratch_len;
+	if (!ok)
+		return err__new(ERR_REFUSED, 0, l->path, NULL,
+				"the VAPI of the loaded library is not where its file says");
+	return NULL;
+}
+
+static bool image_is_sane(const struct vapi_note *v, const struct vapi_image *i)
+{
+	return i->state <= VAPI_IMAGE_MAPPED && i->build_id_len <= VAPI_BUILD_ID_MAX && i->base >= v->window &&
+	       i->base % LLU_PAGE == 0 && i->len % LLU_PAGE == 0 && i->base <= v->window + v->window_len &&
+	       i->len <= v->window + v->window_len - i->base;
+}
+
+static struct err *read_header(const struct process *p, struct loaded *l)
+{
+	struct vapi_header *h = &l->header;
+	TRY(process__read(p, loaded__at(l, l->vapi->vapi.header), h, sizeof(*h)));
+	if (h->magic == 0) {
+		*h = (struct vapi_header){0};
+		return NULL;
+	}
+	bool ok = h->magic == VAPI_HEADER_MAGIC && h->live <= VAPI_IMAGES_MAX;
+	for (size_t i = 0; ok && i < VAPI_IMAGES_MAX; i++)
+		ok = h->image[i].state == VAPI_IMAGE_FREE || image_is_sane(&l->vapi->vapi, &h->image[i]);
+	if (ok && h->live)
+		ok = h->image[h->live - 1].state == VAPI_IMAGE_MAPPED;
+	return ok ? NULL : err__new(ERR_REFUSED, 0, l->path, NULL, "the header of the VAPI is damaged");
+}
+
+const struct vapi_image *loaded__live_image(const struct loaded *l)
+{
+	return l->header.live ? &l->header.image[l->header.live - 1] : NULL;
+}
+
+/* ---- the live build ---- */
+
+static struct err *read_image(const struct process *p, const struct mappings *maps, struct loaded *l)
+{
+	const struct vapi_image *image = loaded__live_image(l);
+	if (!image) {
+		l->live = l->vapi;
+		return NULL;
+	}
+	const struct mapping *m = mappings__at(maps, loaded__at(l, image->base));
+	if (!m || m->inode == 0)
+		return err__new(ERR_REFUSED, 0, l->path, NULL, "the image that the header names is not mapped");
+	CLOSE_CLEANUP int fd = -1;
+	TRY(process__open_mapped(p, m, &fd));
+	struct stat st;
+	if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > 1 << 30)
+		return err__new(ERR_UNREADABLE, errno, m->path, NULL, "cannot read the running image");
+	FREE_CLEANUP uint8_t *data = xmalloc((size_t)st.st_size);
+	if (pread(fd, data, (size_t)st.st_size, 0) != st.st_size)
+		return err__new(ERR_UNREADABLE, errno, m->path, NULL, "cannot read the running image");
+	TRY(image_file__read(data, (size_t)st.st_size, m->path, &l->live, &l->map));
+	if (l->map.base != image->base || l->map.n_slots != l->vapi->vapi.n_slots ||
+	    !build_id__equal(l->live->build_id, l->live->build_id_len, image->build_id, image->build_id_len))
+		return err__new(ERR_REFUSED, 0, l->path, NULL,
+				"the running image is not the one that the header names");
+	return NULL;
+}
+
+/* ---- the file that stands there now ---- */
+
+/* A path of the process as the tool can open it. */
+static char *seen_from_here(const struct process *p, const char *path)
+{
+	return xasprintf("/proc/%d/root%s", process__pid(p), path);
+}
+
+static bool exists(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/* The name by which the dynamic loader found it tells where a new one would be found: a symlink or a
+ * directory may have been switched since. Failing that, the library's SONAME beside the mapped
+ * file, and last the mapped path itself. */
+static char *path_now(const struct process *p, const struct loaded *l)
+{
+	FREE_CLEANUP char *loader_name = linkmap__name(p, l->bias);
+	if (loader_name && loader_name[0] == '/') {
+		char *path = seen_from_here(p, loader_name);
+		if (exists(path))
+			return path;
+		free(path);
+	}
+	const char *slash = strrchr(l->path, '/');
+	if (slash && *l->vapi->soname && !strchr(l->vapi->soname, '/')) {
+		FREE_CLEANUP char *beside = xasprintf("%.*s/%s", (int)(slash - l->path), l->path, l->vapi->soname);
+		char *path = seen_from_here(p, beside);
+		if (exists(path))
+			return path;
+		free(path);
+	}
+	char *path = seen_from_here(p, l->path);
+	if (exists(path))
+		return path;
+	free(path);
+	return NULL;
+}
+
+static void look_at_next(const struct process *p, struct loaded *l)
+{
+	l->now = path_now(p, l);
+	if (!l->now)
+		return;
+	ERR_CLEANUP struct err *e = elf_file__read(l->now, &l->next);
+	if (e) {
+		l->unreadable = xstrdup(err__text(e));
+		l->outdated = true; /* it is not what runs, whatever it is */
+		return;
+	}
+	l->outdated =
+	    !build_id__equal(l->next->build_id, l->next->build_id_len, l->live->build_id, l->live->build_id_len);
+}
+
+/* ---- all of it ---- */
+
+static struct err *read_library(const struct process *p, const struct mappings *maps, const struct mapping *m,
+				struct loaded *l)
+{
+	l->bias = m->range.start; /* a library's first segment is at 0 (checked below) */
+	l->path = xstrdup(m->path);
+	CLOSE_CLEANUP int fd = -1;
+	TRY(process__open_mapped(p, m, &fd));
+	TRY(elf_file__read_fd(fd, m->path, &l->vapi));
+	if (!l->vapi->split)
+		return err__new(ERR_REFUSED, 0, l->path, NULL, "the mapped file changed under the process");
+	for (size_t i = 0; i < l->vapi->n_phdrs; i++)
+		if (l->vapi->phdrs[i].p_type == PT_LOAD) {
+			if (l->vapi->phdrs[i].p_vaddr != 0)
+				return err__new(ERR_REFUSED, 0, l->path, NULL,
+						"the library does not start at address 0");
+			break;
+		}
+	TRY(check_vapi(l, maps, m));
+	TRY(read_header(p, l));
+	TRY(read_image(p, maps, l));
+	look_at_next(p, l);
+	return NULL;
+}
+
+static void loaded__free(struct loaded *l)
+{
+	free(l->path);
+	if (l->live != l->vapi)
+		elf_file__free(l->live);
+	elf_file__free(l->vapi);
+	live_map__free(&l->map);
+	free(l->now);
+	elf_file__free(l->next);
+	free(l->unreadable);
+}
+
+struct err *discover__libraries(const struct process *p, loaded_list *out)
+{
+	struct mappings maps;
+	TRY(process__maps(p, &maps));
+	struct err *err = NULL;
+	for (size_t i = 0; i < maps.n && !err; i++) {
+		struct loaded l = {0};
+		if (!is_candidate(p, &maps.items[i]))
+			continue;
+		err = read_library(p, &maps, &maps.items[i], &l);
+		if (err)
+			loaded__free(&l);
+		else
+			vec__push(out, l);
+	}
+	mappings__free(&maps);
+	if (err)
+		loaded_list__free(out);
+	return err;
+}
+
+void loaded_list__free(loaded_list *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		loaded__free(&l->items[i]);
+	vec__free(l);
+}

@@ -1,0 +1,38 @@
+/* Discover: which split libraries a process has loaded, what runs in them, and what file stands at
+ * their path now. Read-only; no thread is stopped. */
+#ifndef LLU_REMAP_DISCOVER_H
+#define LLU_REMAP_DISCOVER_H
+
+#include "image/image_file.h"
+#include "inject/process.h"
+
+/* A split library in a process. */
+struct loaded {
+	taddr_t bias;              /* its load bias */
+	char *path;                /* as mapped, seen from the process */
+	struct elf_file *vapi;     /* the file that the process loaded */
+	struct vapi_header header; /* read from the process; all zero before the first update */
+	struct elf_file *live;     /* the build whose code runs; the same pointer as vapi before the first update */
+	struct live_map map;       /* of live, when it is not vapi */
+	char *now;                 /* the file that stands there now, as the tool can open it; NULL: none */
+	struct elf_file *next;     /* that file read; NULL when there is none or it could not be read */
+	char *unreadable;          /* why `next` could not be read, or NULL */
+	bool outdated;             /* `next` is another build than `live` */
+};
+
+typedef VEC(struct loaded) loaded_list;
+
+/* All split libraries of a process, in address order. The caller releases the list with
+ * loaded_list__free(). A library whose VAPI is not as its file says is ERR_REFUSED. */
+MUST_CHECK struct err *discover__libraries(const struct process *p, loaded_list *out);
+void loaded_list__free(loaded_list *l);
+
+static inline taddr_t loaded__at(const struct loaded *l, vaddr_t vapi_space)
+{
+	return taddr(l->bias.v + vapi_space);
+}
+
+/* The image that runs, or NULL before the first update. */
+const struct vapi_image *loaded__live_image(const struct loaded *l);
+
+#endif
