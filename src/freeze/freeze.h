@@ -31,6 +31,11 @@ struct freeze_stats {
 MUST_CHECK struct err *freeze__begin(const struct process *p, const struct freeze_options *opt, struct freeze **out);
 void freeze__stats(const struct freeze *f, struct freeze_stats *out);
 
+/* Have all threads that were left asleep slept on since? One that woke has run code of which nothing
+ * is known: the commit is safe all the same (slots change one by one, old code stays mapped), but
+ * before the old code goes there must be another freeze. */
+MUST_CHECK struct err *freeze__slept_on(const struct freeze *f, bool *out);
+
 /* Lets every stopped thread go on as if it had not been stopped (law 3: interrupted system calls restart,
  * also those that the kernel fails with EINTR on a stop), and frees the handle. Returns the time
  * frozen in nanoseconds: from the first PTRACE_INTERRUPT to the last PTRACE_DETACH, 0 if no thread was stopped. */

@@ -1,0 +1,258 @@
+/* Bringing threads to rest (see threads.h).
+ *
+ * Before the first thread is stopped: who sleeps, with a clean stack? They are left alone. All others
+ * are seized, then all are interrupted, then all are waited for; then the list of threads is read again
+ * until it shows no thread that is not at rest. A thread can only be born to one that runs, so when
+ * the list is complete it stays so, as long as the sleepers sleep.
+ */
+#include "freeze/threads.h"
+
+#include <inttypes.h>
+
+#include "freeze/stack.h"
+#include "inject/clock.h"
+#include "inject/proc.h"
+#include "inject/restart.h"
+
+enum {
+	ROUNDS = 10,	     /* times stop_ms: for threads that are born while others are stopped */
+	STRAY_MS = 5000,     /* for a thread that did not stop in time to stop after all and be let go */
+};
+
+static struct err *not_now(const struct threads *t, const struct thread *th, const char *hint, const char *why)
+{
+	if (th->view.at_rest && th->view.nr >= 0)
+		return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s (in system call %" PRId64 ")", why, th->view.nr);
+	return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s", why);
+}
+
+/* Both lists are nearly in the same order: the search begins where the one before ended. */
+static bool known(const struct threads *t, pid_t tid, size_t *at)
+{
+	for (size_t i = 0; i < t->v.n; i++, (*at)++) {
+		if (*at >= t->v.n)
+			*at = 0;
+		if (t->v.items[*at].tid == tid)
+			return true;
+	}
+	return false;
+}
+
+/* --- sleepers --- */
+
+static bool same_sleep(const struct thread_view *a, const struct thread_view *b)
+{
+	return a->at_rest && b->at_rest && a->state == b->state && a->sp.v == b->sp.v && a->pc.v == b->pc.v &&
+	       a->nr == b->nr;
+}
+
+/* May the sleeper be woken by a stop without the program noticing? */
+static struct err *may_be_stopped(const struct threads *t, const struct thread *th, const char *why)
+{
+	if (th->view.state == THREAD_BLOCKED)
+		return not_now(t, th, NULL, why);
+	if (th->view.nr < 0 || restart__class(t->p, th->view.nr, th->view.arg) == RESTART_NEVER)
+		return not_now(t, th, NULL, why);
+	return NULL;
+}
+
+/* Looks at a thread that sleeps: REST_ASLEEP if it may be left so, else it stays REST_NONE, to be stopped. */
+static struct err *try_asleep(struct threads *t, struct thread *th)
+{
+	const struct freeze_options *opt = t->opt;
+	if (thread_view__waits_for_vfork(&th->view))
+		return not_now(t, th, NULL, "it waits for its vfork child, which runs in the same memory");
+	if (ranges__have(opt->inside, opt->n_inside, th->view.pc))
+		return not_now(t, th, NULL, "it is inside the code to be replaced");
+	if (opt->strict && th->view.state == THREAD_SLEEPING)
+		return may_be_stopped(t, th, "it sleeps in a call that a stop would disturb");
+
+	/* look, scan, look again */
+	TRY(process__switches(t->p, th->tid, &th->switches));
+	TRY(process__look(t->p, th->tid, &th->view));
+	if (!th->view.at_rest)
+		return NULL;
+	struct stack_query q = {
+	    .tid = th->tid,
+	    .sp = th->view.sp,
+	    .maps = &t->maps,
+	    .inside = opt->inside,
+	    .n_inside = opt->n_inside,
+	};
+	struct stack_answer a;
+	struct thread_view again;
+	uint64_t switches = 0;
+	TRY(stack__scan(t->p, &q, &a));
+	TRY(process__look(t->p, th->tid, &again));
+	TRY(process__switches(t->p, th->tid, &switches));
+	if (switches != th->switches || !same_sleep(&th->view, &again)) {
+		th->view = again; /* it has run */
+		return NULL;
+	}
+	if (a.verdict == STACK_CLEAN) {
+		th->rest = REST_ASLEEP;
+		return NULL;
+	}
+	if (a.verdict == STACK_UNKNOWN)
+		return may_be_stopped(t, th, "it sleeps on a stack that is not known to be its own");
+	return may_be_stopped(t, th, "addresses in the code to be replaced are on its stack");
+}
+
+/* --- stopping --- */
+
+static struct err *look_at(struct threads *t, struct thread *th)
+{
+	TRY(process__look(t->p, th->tid, &th->view));
+	if (th->view.io_worker || th->tid == t->opt->except) {
+		th->rest = REST_IGNORED;
+		return NULL;
+	}
+	switch (th->view.state) {
+	case THREAD_DEAD:
+		th->rest = REST_GONE;
+		return NULL;
+	case THREAD_STOPPED:
+		if (th->view.traced)
+			return process__err(t->p, th->tid, ERR_BUSY, 0, "let the other tracer finish",
+					    "it is traced by another process (a debugger?)");
+		return not_now(t, th, "continue it", "it is stopped by job control");
+	case THREAD_SLEEPING:
+	case THREAD_BLOCKED:
+		return try_asleep(t, th);
+	default:
+		return NULL;
+	}
+}
+
+/* New threads go to the end of the list. */
+static struct err *look_for_new(struct threads *t, size_t *n_new)
+{
+	FREE_CLEANUP pid_t *tids = NULL;
+	size_t n = 0;
+	size_t at = 0;
+	*n_new = 0;
+	TRY(process__threads(t->p, &tids, &n));
+	for (size_t i = 0; i < n; i++) {
+		if (known(t, tids[i], &at))
+			continue;
+		struct thread th = {.tid = tids[i]};
+		struct err *e = look_at(t, &th);
+		vec__push(&t->v, th);
+		(*n_new)++;
+		TRY(e);
+	}
+	return NULL;
+}
+
+static struct err *seize(struct threads *t, struct thread *th)
+{
+	struct err *e = tracee__seize(t->p, th->tid, &th->tracee);
+	if (e && err__kind(e) == ERR_GONE) {
+		err__free(e);
+		th->rest = REST_GONE;
+		return process__alive(t->p);
+	}
+	TRY(e);
+	th->seized = true;
+	return NULL;
+}
+
+static struct err *await(struct threads *t, struct thread *th, uint64_t deadline)
+{
+	TRY(tracee__wait(&th->tracee, deadline));
+	switch (th->tracee.state) {
+	case TRACEE_GONE:
+		th->rest = REST_GONE;
+		th->seized = false;
+		return process__alive(t->p);
+	case TRACEE_GROUP:
+		return not_now(t, th, "continue it", "it is stopped by job control");
+	case TRACEE_RUNNING: {
+		TRY(process__look(t->p, th->tid, &th->view));
+		if (thread_view__waits_for_vfork(&th->view))
+			return not_now(t, th, NULL, "it waits for its vfork child, which runs in the same memory");
+		return not_now(t, th, NULL, "it did not stop in time");
+	}
+	default:
+		th->rest = REST_STOPPED;
+		return NULL;
+	}
+}
+
+/* All that are not at rest: seize, then interrupt, then wait. */
+static struct err *stop_the_rest(struct threads *t)
+{
+	for (size_t i = 0; i < t->v.n; i++)
+		if (t->v.items[i].rest == REST_NONE && !t->v.items[i].seized)
+			TRY(seize(t, &t->v.items[i]));
+	bool any = false;
+	for (size_t i = 0; i < t->v.n; i++)
+		any = any || t->v.items[i].rest == REST_NONE;
+	if (!any)
+		return NULL;
+	if (!t->first_stop)
+		t->first_stop = clock_ns();
+	for (size_t i = 0; i < t->v.n; i++)
+		if (t->v.items[i].rest == REST_NONE)
+			tracee__interrupt(&t->v.items[i].tracee);
+	uint64_t deadline = clock_deadline(t->opt->stop_ms);
+	for (size_t i = 0; i < t->v.n; i++)
+		if (t->v.items[i].rest == REST_NONE)
+			TRY(await(t, &t->v.items[i], deadline));
+	return NULL;
+}
+
+struct err *threads__bring_to_rest(struct threads *t)
+{
+	size_t n_new = 0;
+	TRY(process__maps(t->p, &t->maps));
+	TRY(look_for_new(t, &n_new));
+	uint64_t deadline = clock_deadline(t->opt->stop_ms * ROUNDS);
+	do {
+		TRY(stop_the_rest(t));
+		TRY(look_for_new(t, &n_new));
+		if (n_new && clock_ns() > deadline)
+			return process__err(t->p, 0, ERR_RETRY, 0, NULL, "it makes threads faster than they can be stopped");
+	} while (n_new);
+	return NULL;
+}
+
+uint64_t threads__let_go(struct threads *t)
+{
+	size_t strays = 0;
+	for (size_t i = 0; i < t->v.n; i++) {
+		struct thread *th = &t->v.items[i];
+		if (th->seized && th->tracee.state != TRACEE_RUNNING)
+			tracee__detach(&th->tracee);
+		else if (th->seized)
+			strays++;
+	}
+	uint64_t frozen = t->first_stop ? clock_ns() - t->first_stop : 0;
+	/* Threads that were seized but not interrupted, or did not stop in time. Only a stopped thread can be
+	 * let go, so it is waited for; should it take longer still, it is let go when the tool ends. */
+	for (size_t i = 0; strays && i < t->v.n; i++)
+		if (t->v.items[i].seized && t->v.items[i].tracee.state == TRACEE_RUNNING)
+			tracee__interrupt(&t->v.items[i].tracee);
+	for (size_t i = 0; strays && i < t->v.n; i++)
+		if (t->v.items[i].seized && t->v.items[i].tracee.state == TRACEE_RUNNING)
+			(void)tracee__release(&t->v.items[i].tracee, clock_deadline(STRAY_MS));
+	mappings__free(&t->maps);
+	vec__free(&t->v);
+	return frozen;
+}
+
+struct err *threads__slept_on(const struct threads *t, bool *out)
+{
+	*out = true;
+	for (size_t i = 0; *out && i < t->v.n; i++) {
+		const struct thread *th = &t->v.items[i];
+		struct thread_view now;
+		uint64_t switches = 0;
+		if (th->rest != REST_ASLEEP)
+			continue;
+		TRY(process__look(t->p, th->tid, &now));
+		TRY(process__switches(t->p, th->tid, &switches));
+		*out = switches == th->switches && same_sleep(&th->view, &now);
+	}
+	return NULL;
+}

@@ -1,0 +1,43 @@
+/* Bringing the threads of a process to rest: asleep, or stopped. */
+#ifndef LLU_FREEZE_THREADS_H
+#define LLU_FREEZE_THREADS_H
+
+#include "base/vec.h"
+#include "freeze/freeze.h"
+#include "inject/tracee.h"
+
+enum rest {
+	REST_NONE,    /* still to be brought to rest */
+	REST_ASLEEP,  /* left asleep: nothing on its stack */
+	REST_STOPPED, /* stopped by us */
+	REST_GONE,    /* ended */
+	REST_IGNORED, /* never runs user code, or is the hand */
+};
+
+struct thread {
+	pid_t tid;
+	enum rest rest;
+	bool seized;
+	struct thread_view view; /* when it was last looked at */
+	uint64_t switches;	 /* REST_ASLEEP: its context switches then */
+	struct tracee tracee;	 /* if seized */
+};
+
+struct threads {
+	const struct process *p;
+	const struct freeze_options *opt;
+	struct mappings maps; /* read before the first stop */
+	VEC(struct thread) v;
+	uint64_t first_stop; /* clock_ns() before the first PTRACE_INTERRUPT; 0: none */
+};
+
+/* On success every thread of the process is at rest. On error some may be stopped: threads__let_go().
+ * ERR_RETRY, ERR_BUSY, ERR_GONE, ERR_PERMISSION as freeze__begin(). */
+MUST_CHECK struct err *threads__bring_to_rest(struct threads *t);
+/* Lets every stopped thread go on, releases everything; the time from the first stop to the last
+ * detach in nanoseconds. */
+uint64_t threads__let_go(struct threads *t);
+/* Have all threads that were left asleep slept on till now? */
+MUST_CHECK struct err *threads__slept_on(const struct threads *t, bool *out);
+
+#endif
