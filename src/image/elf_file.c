@@ -400,6 +400,9 @@ static struct err *read_relocs(struct elf_file *e)
 		if (i > 0 && r->where - r[-1].where < 8 &&
 		    !(r->type == R_X86_64_DTPMOD64 || r[-1].type == R_X86_64_DTPMOD64))
 			return bad(e, "relocations overlap");
+		/* lazy binding starts from what the file holds there */
+		if (r->type == R_X86_64_JUMP_SLOT && !elf_file__at(e, r->where, 8))
+			return bad(e, "a jump slot has no contents in the file");
 	}
 	return NULL;
 }
