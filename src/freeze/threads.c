@@ -202,18 +202,54 @@ static struct err *stop_the_rest(struct threads *t)
 	return NULL;
 }
 
+static size_t count(const struct threads *t, enum rest rest)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < t->v.n; i++)
+		n += t->v.items[i].rest == rest;
+	return n;
+}
+
+/* Sleepers that have woken up are to be brought to rest as well. To look at all of them takes time in
+ * which the others stand still, so it is done only when a thread has ended meanwhile: one that waits for
+ * that end wakes up, and makes the next thread perhaps. */
+static struct err *look_for_woken(struct threads *t, size_t *n_woken)
+{
+	*n_woken = 0;
+	for (size_t i = 0; i < t->v.n; i++) {
+		struct thread *th = &t->v.items[i];
+		struct thread_view now;
+		uint64_t switches = 0;
+		if (th->rest != REST_ASLEEP)
+			continue;
+		TRY(process__look(t->p, th->tid, &now));
+		TRY(process__switches(t->p, th->tid, &switches));
+		if (switches == th->switches && same_sleep(&th->view, &now))
+			continue;
+		th->rest = REST_NONE;
+		(*n_woken)++;
+		TRY(look_at(t, th));
+	}
+	return NULL;
+}
+
 struct err *threads__bring_to_rest(struct threads *t)
 {
 	size_t n_new = 0;
+	size_t n_woken = 0;
 	TRY(process__maps(t->p, &t->maps));
 	TRY(look_for_new(t, &n_new));
 	uint64_t deadline = clock_deadline(t->opt->stop_ms * ROUNDS);
 	do {
+		size_t ended = count(t, REST_GONE);
 		TRY(stop_the_rest(t));
+		n_woken = 0;
+		if (count(t, REST_GONE) != ended)
+			TRY(look_for_woken(t, &n_woken));
 		TRY(look_for_new(t, &n_new));
-		if (n_new && clock_ns() > deadline)
+		if ((n_new || n_woken) && clock_ns() > deadline)
 			return process__err(t->p, 0, ERR_RETRY, 0, NULL, "it makes threads faster than they can be stopped");
-	} while (n_new);
+	} while (n_new || n_woken);
 	return NULL;
 }
 
