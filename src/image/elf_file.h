@@ -69,7 +69,7 @@ struct elf_file {
 	size_t dyn_room; /* unused entries behind DT_NULL */
 	uint8_t build_id[VAPI_BUILD_ID_MAX];
 	uint32_t build_id_len; /* 0: none */
-	bool program; /* a program, not a library */
+	bool program;          /* a program, not a library */
 	bool split;            /* has a VAPI; then: */
 	struct vapi_note vapi;
 	const struct vapi_slot *slots; /* vapi.n_slots of them, in our memory */

@@ -53,10 +53,10 @@ struct patch {
 
 /* A GOT slot of the image's own, for what vapi's GOT lacks. It lies behind the image. */
 struct new_got {
-	enum { NEW_GOT_SYMBOL, NEW_GOT_VALUE, NEW_GOT_TPOFF, NEW_GOT_DTPMOD, NEW_GOT_DTPOFF } kind;
+	enum { NEW_GOT_SYMBOL, NEW_GOT_VALUE, NEW_GOT_TPOFF } kind;
 	const char *name, *version; /* NEW_GOT_SYMBOL: what to look up in the library's scope */
 	bool weak;
-	uint64_t value; /* NEW_GOT_VALUE, or the offset for the TLS kinds */
+	uint64_t value; /* NEW_GOT_VALUE, or the offset for NEW_GOT_TPOFF */
 	bool relative;  /* the value is an address in VAPI space, or, when `in_image`, of next's file */
 	bool in_image;
 };

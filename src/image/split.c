@@ -485,8 +485,8 @@ static struct err *lay_out(struct split *s, const struct split_options *opt, fde
 	v->slots = blob__add(&s->r, NULL, v->n_slots * sizeof(struct vapi_slot), 8);
 	s->llu_eh_frame = blob__add(&s->r, NULL, LLU_EH_FRAME_MAX, 8);
 	if (elf_file__section(in, ".eh_frame") && elf_file__section(in, ".eh_frame_hdr")) {
-		/* room for three images of this size: the live one, the one before, the next */
-		s->eh_rows = 3 * fdes->n + 512;
+		/* room for IN and as many images of its size as fit the window */
+		s->eh_rows = 7 * fdes->n + 512;
 		v->eh_frame_hdr_cap = align_up(unwind_table__size(s->eh_rows), LLU_PAGE);
 		v->eh_frame_hdr = blob__add(&s->r, NULL, v->eh_frame_hdr_cap, LLU_PAGE);
 	}

@@ -38,3 +38,21 @@ void unwind_table__write(uint8_t *out, vaddr_t at, vaddr_t eh_frame, unwind_rows
 		put32(out + HEADER_SIZE + ROW_SIZE * i + 4, rows->items[i].fde - at);
 	}
 }
+
+bool unwind_table__read(const uint8_t *p, size_t size, vaddr_t at, unwind_rows *out)
+{
+	uint32_t n;
+	if (size < HEADER_SIZE || p[0] != 1 || p[2] != DW_EH_PE_udata4 || p[3] != (DW_EH_PE_datarel | DW_EH_PE_sdata4))
+		return false;
+	memcpy(&n, p + 8, 4);
+	if (n > (size - HEADER_SIZE) / ROW_SIZE)
+		return false;
+	for (uint32_t i = 0; i < n; i++) {
+		int32_t start, fde;
+		memcpy(&start, p + HEADER_SIZE + ROW_SIZE * i, 4);
+		memcpy(&fde, p + HEADER_SIZE + ROW_SIZE * i + 4, 4);
+		struct unwind_row r = {at + (vaddr_t)(int64_t)start, at + (vaddr_t)(int64_t)fde};
+		vec__push(out, r);
+	}
+	return true;
+}

@@ -20,4 +20,7 @@ size_t unwind_table__size(size_t n);
  * begins. `out` has unwind_table__size(rows->n) bytes. */
 void unwind_table__write(uint8_t *out, vaddr_t at, vaddr_t eh_frame, unwind_rows *rows);
 
+/* Reads a table that unwind_table__write() made back; false when it is damaged. */
+bool unwind_table__read(const uint8_t *p, size_t size, vaddr_t at, unwind_rows *out);
+
 #endif

@@ -1,0 +1,132 @@
+/* See store.h. */
+#include "remap/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+
+static char *folder(void)
+{
+	if (geteuid() == 0)
+		return xstrdup("/var/cache/llu");
+	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	if (cache && *cache == '/')
+		return xasprintf("%s/llu", cache);
+	return xasprintf("%s/.cache/llu", home ? home : "");
+}
+
+/* Makes a folder and those above it that are missing. */
+static int make_folders(const char *path)
+{
+	FREE_CLEANUP char *copy = xstrdup(path);
+	for (char *p = copy + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = 0;
+		if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+			return -1;
+		*p = '/';
+	}
+	return mkdir(copy, 0755) < 0 && errno != EEXIST ? -1 : 0;
+}
+
+static struct err *open_folder(const char *path, int *fd)
+{
+	struct stat st;
+	if (make_folders(path) < 0)
+		return err__new(ERR_SYSTEM, errno, path, NULL, "cannot make the folder for relinked images");
+	*fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*fd < 0 || fstat(*fd, &st) < 0)
+		return err__new(ERR_SYSTEM, errno, path, NULL, "cannot open the folder for relinked images");
+	if (st.st_uid != geteuid() || (st.st_mode & 022))
+		return err__new(ERR_REFUSED, 0, path, "give it to the user who runs llvupdate, writable to nobody else",
+				"the folder for relinked images could be changed by another user");
+	return NULL;
+}
+
+static uint64_t hash(const uint8_t *p, size_t n)
+{
+	uint64_t h = 0xcbf29ce484222325ULL;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ p[i]) * 0x100000001b3ULL; /* FNV-1a: a name, the contents are compared */
+	return h;
+}
+
+static bool same_contents(int fd, const uint8_t *data, size_t size)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022) ||
+	    (uint64_t)st.st_size != size)
+		return false;
+	FREE_CLEANUP uint8_t *have = xmalloc(size);
+	return pread(fd, have, size, 0) == (ssize_t)size && memcmp(have, data, size) == 0;
+}
+
+static int write_all(int fd, const uint8_t *data, size_t size)
+{
+	while (size) {
+		ssize_t n = write(fd, data, size);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -1;
+		data += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+static struct err *create(int dir, const char *path, const char *name, const uint8_t *data, size_t size, int *out)
+{
+	FREE_CLEANUP char *temporary = xasprintf(".%s.%d", name, (int)getpid());
+	unlinkat(dir, temporary, 0);
+	*out = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (*out < 0 || write_all(*out, data, size) < 0 || fchmod(*out, 0644) < 0 ||
+	    renameat(dir, temporary, dir, name) < 0) {
+		struct err *e = err__new(ERR_SYSTEM, errno, path, NULL, "cannot write the relinked image");
+		unlinkat(dir, temporary, 0);
+		return e;
+	}
+	return NULL;
+}
+
+struct err *store__put(const char *name, const void *data, size_t size, struct stored *out)
+{
+	FREE_CLEANUP char *where = folder();
+	CLOSE_CLEANUP int dir = -1;
+	TRY(open_folder(where, &dir));
+	FREE_CLEANUP char *file = xasprintf("%s-%016lx", name, hash(data, size));
+	char *path = xasprintf("%s/%s", where, file);
+	CLOSE_CLEANUP int fd = openat(dir, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	struct err *err = NULL;
+	if (fd < 0 || !same_contents(fd, data, size)) {
+		if (fd >= 0)
+			close(fd);
+		err = create(dir, path, file, data, size, &fd);
+	}
+	if (!err && fstat(fd, &st) < 0)
+		err = err__new(ERR_SYSTEM, errno, path, NULL, "cannot look at the relinked image");
+	if (err) {
+		free(path);
+		return err;
+	}
+	*out = (struct stored){path, st.st_dev, st.st_ino};
+	return NULL;
+}
+
+struct err *store__open(const struct stored *s, int *fd)
+{
+	struct stat st;
+	*fd = open(s->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (*fd < 0 || fstat(*fd, &st) < 0 || st.st_dev != s->dev || st.st_ino != s->ino)
+		return err__new(ERR_SYSTEM, 0, s->path, NULL, "the relinked image was removed or replaced meanwhile");
+	return NULL;
+}

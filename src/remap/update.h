@@ -1,0 +1,78 @@
+/* The operation on one process: look, plan, and try to bring the new code in.
+ *
+ *     struct target *t;
+ *     TRY(target__open(pid, &t));        discover and plan; nothing is touched
+ *     target__prepare(t, opt);           images mapped, while the process runs
+ *     target__commit(t, opt);            frozen, exchanged, thawed; or to be tried again
+ *     target__close(t);                  undoes what was prepared and not committed
+ */
+#ifndef LLU_REMAP_UPDATE_H
+#define LLU_REMAP_UPDATE_H
+
+#include "freeze/freeze.h"
+#include "remap/discover.h"
+#include "remap/surgery.h"
+
+enum outcome {
+	OUTCOME_CURRENT,     /* the library is up to date: nothing to do */
+	OUTCOME_PENDING,     /* to be updated; not done yet, may be tried again */
+	OUTCOME_SUCCESS,     /* runs the new code */
+	OUTCOME_NOT_UPDATED, /* untouched: refused, or no updatable state was reached */
+	OUTCOME_FAILURE,     /* something went wrong in surgery; see the reason */
+};
+
+/* What became of one library in one process. */
+struct result {
+	enum outcome outcome;
+	struct loaded *library; /* borrowed from the target */
+	struct plan *plan;      /* NULL when none could be made */
+	char *reason;           /* for NOT UPDATED and FAILURE, and the last one while pending; else NULL */
+	char *hint;             /* what the user can do, or NULL */
+	const char *code;       /* stable name of the reason, or NULL */
+	enum err_kind kind;     /* of the error behind it */
+	unsigned tries;
+	uint64_t frozen_ns; /* of the try that succeeded */
+	uint64_t total_ns;
+	struct freeze_stats threads;
+	struct surgery_places places;
+	bool window_reused;      /* an image mapped earlier took over again */
+	struct surgery *surgery; /* while under way */
+	struct hand *hand;
+};
+
+struct target {
+	pid_t pid;
+	uint64_t start_time;
+	char *name;
+	struct process *process;
+	loaded_list libraries;
+	struct result *results; /* one for each library */
+	int lock;
+};
+
+struct update_options {
+	unsigned timeout_s; /* for all threads to reach an updatable state, for each try */
+	bool strict;        /* stop sleeping threads too */
+};
+
+/* Looks at a process and plans the update of each outdated library. Errors: as process__open() and
+ * discover__libraries(). A plan that refuses is no error: the result says NOT UPDATED. */
+MUST_CHECK struct err *target__open(pid_t pid, struct target **out);
+void target__close(struct target *t);
+
+/* Is anything to be updated (refused or not)? */
+bool target__outdated(const struct target *t);
+/* Is anything still to be tried? */
+bool target__pending(const struct target *t);
+/* The worst of its results: FAILURE, then NOT UPDATED, PENDING, SUCCESS, CURRENT. */
+enum outcome target__outcome(const struct target *t);
+
+/* Takes the target's lock, maps what is to be mapped. Failures are in the results. */
+void target__prepare(struct target *t, const struct update_options *opt);
+/* Freezes, exchanges, thaws, for each library that is prepared. What could not be frozen in time is undone
+ * and stays pending, with the reason. */
+void target__commit(struct target *t, const struct update_options *opt);
+/* No more tries: pending becomes NOT UPDATED. */
+void target__give_up(struct target *t);
+
+#endif
