@@ -59,7 +59,7 @@ Test(bad_input, missing_export)
 
 Test(bad_input, import_that_nothing_provides)
 {
-	struct scene s = scene__begin("state", "v1");
+	struct scene s = scene__begin("imports", "v1");
 
 	/* Only the process can tell what it has loaded: the plan alone may find no fault. */
 	target__rounds(s.target, 2, 1);
@@ -92,7 +92,12 @@ Test(bad_input, new_constructor)
 
 Test(bad_input, does_not_fit_the_window)
 {
-	refuse_build("state", "v1", "bad-big", "window");
+	struct scene s = scene__begin("callback", "v1");
+
+	target__rounds(s.target, 2, 1);
+	scene__install_raw(&s, fixture_library("bad-big", s.library));
+	scene__refuse(&s, "window");
+	still_well(&s);
 }
 
 Test(bad_input, other_soname)

@@ -131,6 +131,22 @@ Test(real_input, grown_relro)
 	free(target__finish(s.target));
 }
 
+/* A build brings a function whose address it hands out; the build before has no such function, so that there
+ * is no way back: whoever kept the address would call what is not there. */
+Test(real_input, new_function_whose_address_is_taken)
+{
+	struct scene s = scene__begin("state", "v1");
+
+	target__rounds(s.target, 2, 1);
+	scene__install(&s, "v2-new-callback");
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	scene__install(&s, "v1");
+	scene__refuse(&s, "odd_first");
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
 /* ---- thread-local storage ---- */
 
 Test(real_input, tls_general_dynamic)
@@ -254,6 +270,21 @@ Test(real_input, labels)
 Test(real_input, labels_by_clang)
 {
 	walk_clang("labels");
+}
+
+/* A table of label addresses leads into the middle of a function. Taken or refused; right in either case. */
+Test(real_input, labels_by_address)
+{
+	struct scene s = scene__begin("labels", "v1-absolute");
+
+	target__rounds(s.target, 2, 1);
+	scene__install(&s, "v2-absolute");
+	struct result r = scene__llvupdate(&s, NULL);
+	cr_assert(r.exit_code == 0 || (r.exit_code == 3 && text__has(r.out, "middle of a function")),
+		  "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	target__rounds(s.target, 2, r.exit_code == 0 ? 2 : 1);
+	result__free(&r);
+	free(target__finish(s.target));
 }
 
 /* ---- control flow ---- */
