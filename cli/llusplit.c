@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "image/split.h"
+#include "image/plan.h"
 #include "report/report.h"
 
 enum { EXIT_FIT = 0, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_UNREADABLE = 4 };
@@ -60,25 +60,64 @@ static struct err *split(const char *in_path, const char *out_path, const char *
 	return write_file(out_path, out, size, stat(in_path, &st) == 0 ? st.st_mode & 0777 : 0644);
 }
 
+/* A plain old build is planned as its split form, which is what a process would have loaded. */
+static struct err *as_split(struct elf_file **e)
+{
+	struct split_options opt = {0};
+	FREE_CLEANUP uint8_t *out = NULL;
+	size_t size;
+	struct elf_file *split;
+	if ((*e)->split)
+		return NULL;
+	TRY(split__make(*e, &opt, &out, &size));
+	TRY(elf_file__read_memory(out, size, (*e)->path, &split));
+	elf_file__free(*e);
+	*e = split;
+	return NULL;
+}
+
+static struct err *check(const char *old_path, const char *new_path, bool json, bool *fit)
+{
+	ELF_CLEANUP struct elf_file *old = NULL, *next = NULL;
+	__attribute__((cleanup(plan__cleanup))) struct plan *plan = NULL;
+	TRY(elf_file__read(old_path, &old));
+	TRY(elf_file__read(new_path, &next));
+	TRY(as_split(&old));
+	TRY(plan__make(old, old, NULL, next, &plan));
+	if (json)
+		report__plan_json(stdout, plan);
+	else
+		report__plan(stdout, plan);
+	*fit = plan->refusals.n == 0;
+	return NULL;
+}
+
 static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
+			    "       llusplit --check OLD.so NEW.so [--json]\n"
 			    "\n"
-			    "Makes an LLU-capable library OUT.so from any finished shared library IN.so.\n"
+			    "Makes an LLU-capable library OUT.so from any finished shared library IN.so,\n"
+			    "or says whether NEW.so can take over from OLD.so in a running process.\n"
 			    "  -o, --output FILE   where to write it\n"
 			    "      --like OLD.so   keep the slot order of an earlier split library\n"
+			    "      --check         plan the update alone; both files split or plain\n"
+			    "      --json          print the plan as JSON\n"
 			    "      --help, --version\n"
-			    "Exit: 0 done, 2 usage, 3 refused, 4 unreadable.\n";
+			    "Exit: 0 done or fit, 2 usage, 3 refused, 4 unreadable.\n";
 
 int main(int argc, char **argv)
 {
-	enum { OPT_LIKE = 256, OPT_HELP, OPT_VERSION };
+	enum { OPT_LIKE = 256, OPT_CHECK, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option options[] = {
 	    {"output", required_argument, NULL, 'o'},
 	    {"like", required_argument, NULL, OPT_LIKE},
+	    {"check", no_argument, NULL, OPT_CHECK},
+	    {"json", no_argument, NULL, OPT_JSON},
 	    {"help", no_argument, NULL, OPT_HELP},
 	    {"version", no_argument, NULL, OPT_VERSION},
 	    {NULL, 0, NULL, 0},
 	};
 	const char *out = NULL, *like = NULL;
+	bool checking = false, json = false, fit = true;
 	int c;
 	while ((c = getopt_long(argc, argv, "o:", options, NULL)) != -1) {
 		switch (c) {
@@ -87,6 +126,12 @@ int main(int argc, char **argv)
 			break;
 		case OPT_LIKE:
 			like = optarg;
+			break;
+		case OPT_CHECK:
+			checking = true;
+			break;
+		case OPT_JSON:
+			json = true;
 			break;
 		case OPT_HELP:
 			fputs(usage, stdout);
@@ -99,12 +144,17 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	if (optind + 1 != argc || !out) {
+	bool good = checking ? optind + 2 == argc && !out && !like : optind + 1 == argc && out && !json;
+	if (!good) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	ERR_CLEANUP struct err *e = split(argv[optind], out, like);
-	if (e)
-		report__error(stderr, "llusplit", e);
-	return e ? exit_code(e) : 0;
+	ERR_CLEANUP struct err *e =
+	    checking ? check(argv[optind], argv[optind + 1], json, &fit) : split(argv[optind], out, like);
+	if (e) {
+		/* a refusal is the answer to --check, so it goes where the answer is looked for */
+		report__error(checking && err__kind(e) == ERR_REFUSED ? stdout : stderr, "llusplit", e);
+		return exit_code(e);
+	}
+	return fit ? EXIT_FIT : EXIT_REFUSED;
 }

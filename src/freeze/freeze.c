@@ -42,8 +42,8 @@ static struct err *inside(const struct process *p, const struct thread *th, cons
 {
 	int64_t nr = arch_regs__syscall(&th->tracee.regs);
 	if (nr >= 0)
-		return process__err(p, th->tid, ERR_RETRY, 0, NULL, "%s at 0x%" PRIx64 " (in system call %" PRId64 ")", why,
-				    at.v, nr);
+		return process__err(p, th->tid, ERR_RETRY, 0, NULL, "%s at 0x%" PRIx64 " (in system call %" PRId64 ")",
+				    why, at.v, nr);
 	return process__err(p, th->tid, ERR_RETRY, 0, NULL, "%s at 0x%" PRIx64, why, at.v);
 }
 
@@ -68,7 +68,8 @@ static struct err *unwind(const struct freeze *f, const struct thread *th, const
 	if (!e && !a->sp_at_home) {
 		taddr_t sp = fr.v.items[fr.v.n - 1].sp;
 		if (!trange__has(a->home[0], sp) && !trange__has(a->home[1], sp))
-			e = inside(p, th, "addresses in the code to be replaced are on a stack that it has left", a->word_at);
+			e = inside(p, th, "addresses in the code to be replaced are on a stack that it has left",
+				   a->word_at);
 	}
 	vec__free(&fr.v);
 	return e;

@@ -30,7 +30,7 @@ enum stack_verdict {
 struct stack_query {
 	pid_t tid;
 	taddr_t sp;
-	taddr_t thread_pointer;	       /* {0} if not known: the thread was not stopped */
+	taddr_t thread_pointer; /* {0} if not known: the thread was not stopped */
 	const struct mappings *maps;
 	const struct trange *inside;
 	size_t n_inside;

@@ -15,14 +15,15 @@
 #include "inject/restart.h"
 
 enum {
-	ROUNDS = 10,	     /* times stop_ms: for threads that are born while others are stopped */
-	STRAY_MS = 5000,     /* for a thread that did not stop in time to stop after all and be let go */
+	ROUNDS = 10,     /* times stop_ms: for threads that are born while others are stopped */
+	STRAY_MS = 5000, /* for a thread that did not stop in time to stop after all and be let go */
 };
 
 static struct err *not_now(const struct threads *t, const struct thread *th, const char *hint, const char *why)
 {
 	if (th->view.at_rest && th->view.nr >= 0)
-		return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s (in system call %" PRId64 ")", why, th->view.nr);
+		return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s (in system call %" PRId64 ")", why,
+				    th->view.nr);
 	return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s", why);
 }
 
@@ -248,7 +249,8 @@ struct err *threads__bring_to_rest(struct threads *t)
 			TRY(look_for_woken(t, &n_woken));
 		TRY(look_for_new(t, &n_new));
 		if ((n_new || n_woken) && clock_ns() > deadline)
-			return process__err(t->p, 0, ERR_RETRY, 0, NULL, "it makes threads faster than they can be stopped");
+			return process__err(t->p, 0, ERR_RETRY, 0, NULL,
+					    "it makes threads faster than they can be stopped");
 	} while (n_new || n_woken);
 	return NULL;
 }

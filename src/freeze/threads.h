@@ -19,8 +19,8 @@ struct thread {
 	enum rest rest;
 	bool seized;
 	struct thread_view view; /* when it was last looked at */
-	uint64_t switches;	 /* REST_ASLEEP: its context switches then */
-	struct tracee tracee;	 /* if seized */
+	uint64_t switches;       /* REST_ASLEEP: its context switches then */
+	struct tracee tracee;    /* if seized */
 };
 
 struct threads {

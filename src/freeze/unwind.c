@@ -230,8 +230,7 @@ struct err *unwinder__new(const struct process *p, const struct mappings *maps, 
 	report_all(u);
 	if (dwfl_report_end(u->dwfl, NULL, NULL) != 0 ||
 	    !dwfl_attach_state(u->dwfl, NULL, process__pid(p), &thread_callbacks, u)) {
-		struct err *e =
-		    process__err(p, 0, ERR_UNREADABLE, 0, NULL, "cannot be unwound: %s", dwfl_errmsg(-1));
+		struct err *e = process__err(p, 0, ERR_UNREADABLE, 0, NULL, "cannot be unwound: %s", dwfl_errmsg(-1));
 		unwinder__free(u);
 		return e;
 	}
@@ -260,7 +259,8 @@ static bool code_of_module(const struct unwinder *u, uint64_t pc)
 	for (size_t i = 0; i < u->modules.n; i++) {
 		const struct module *mod = &u->modules.items[i];
 		if (trange__has(mod->span, taddr(pc)))
-			return mod->inode == m->inode && mod->dev_major == m->dev_major && mod->dev_minor == m->dev_minor;
+			return mod->inode == m->inode && mod->dev_major == m->dev_major &&
+			       mod->dev_minor == m->dev_minor;
 	}
 	return false;
 }

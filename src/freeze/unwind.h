@@ -21,7 +21,7 @@ struct frame {
 
 struct frames {
 	VEC(struct frame) v; /* innermost first */
-	bool complete;	     /* ends where the outermost function's information says so */
+	bool complete;       /* ends where the outermost function's information says so */
 	taddr_t stuck_at;    /* otherwise: the program counter that could not be unwound */
 };
 

@@ -292,7 +292,7 @@ size_t arch_regs__dwarf(const struct arch_regs *r, uint64_t out[ARCH_DWARF_REGS]
 {
 	const struct user_regs_struct *u = &r->user;
 	const uint64_t regs[ARCH_DWARF_REGS] = {u->rax, u->rdx, u->rcx, u->rbx, u->rsi, u->rdi, u->rbp, u->rsp, u->r8,
-						u->r9,	u->r10, u->r11, u->r12, u->r13, u->r14, u->r15, u->rip};
+						u->r9,  u->r10, u->r11, u->r12, u->r13, u->r14, u->r15, u->rip};
 	memcpy(out, regs, sizeof(regs));
 	return ARCH_DWARF_REGS;
 }

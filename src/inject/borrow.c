@@ -39,9 +39,9 @@
 #include "inject/seccomp.h"
 
 enum {
-	STOP_MS = 20,	 /* for a thread to stop */
-	STEP_MS = 2000,	 /* for a step of the surgery, of which none can block */
-	ROUND_MS = 10,	 /* between looks for a better candidate */
+	STOP_MS = 20,   /* for a thread to stop */
+	STEP_MS = 2000, /* for a step of the surgery, of which none can block */
+	ROUND_MS = 10,  /* between looks for a better candidate */
 	HAND_STACK = 4096,
 };
 
@@ -134,7 +134,8 @@ static struct err *step(struct tracee *t)
 	if (t->state == TRACEE_GONE)
 		return process__err(t->p, t->tid, ERR_GONE, 0, NULL, "it ended while it was borrowed");
 	if (t->state == TRACEE_RUNNING)
-		return process__err(t->p, t->tid, ERR_SURGERY, 0, NULL, "it did not come back from a system call in time");
+		return process__err(t->p, t->tid, ERR_SURGERY, 0, NULL,
+				    "it did not come back from a system call in time");
 	return NULL;
 }
 
@@ -159,7 +160,8 @@ static struct err *go_home(struct tracee *t, const struct arch_regs *raw, const 
 {
 	TRY(step(t));
 	if (t->state != TRACEE_ENTRY || arch_regs__syscall(&t->regs) != SYS_rt_sigreturn)
-		return process__err(t->p, t->tid, ERR_SURGERY, 0, NULL, "it did not take the way home that was laid for it");
+		return process__err(t->p, t->tid, ERR_SURGERY, 0, NULL,
+				    "it did not take the way home that was laid for it");
 	tracee__interrupt(t);
 	tracee__cont(t);
 	TRY(tracee__wait(t, clock_deadline(STEP_MS)));
@@ -206,7 +208,8 @@ static struct err *borrow(struct tracee *t, const struct hand_place *place, stru
 	/* After an error too: what it has is the way home. */
 	(void)tracee__release(t, clock_deadline(STEP_MS));
 	if (!e && result < 0)
-		e = process__err(t->p, 0, ERR_SYSTEM, (int)-result, "raise the limit of processes (pids.max, RLIMIT_NPROC)",
+		e = process__err(t->p, 0, ERR_SYSTEM, (int)-result,
+				 "raise the limit of processes (pids.max, RLIMIT_NPROC)",
 				 "no thread could be made in it");
 	if (!e && hand->tid != result)
 		e = process__err(t->p, 0, ERR_SURGERY, 0, NULL, "the thread made in it is not under control");
@@ -223,7 +226,7 @@ struct search {
 	struct tracee *hand;
 	uint64_t deadline;
 	struct err *why; /* the last reason why a thread could not be borrowed */
-	bool refused;	 /* some thread can never be borrowed */
+	bool refused;    /* some thread can never be borrowed */
 	VEC(struct tracee) watched;
 };
 
@@ -299,7 +302,7 @@ static struct err *catch (struct search *s, pid_t tid, struct tracee *t)
 static struct err *try_thread(struct search *s, pid_t tid, bool *done)
 {
 	struct tracee t;
-	TRY(catch(s, tid, &t));
+	TRY(catch (s, tid, &t));
 	if (t.state == TRACEE_GONE)
 		return NULL;
 	struct err *e = try_stopped(s, &t, done);
@@ -339,7 +342,7 @@ static int rank(const struct search *s, const struct thread_view *v)
 static struct err *watch(struct search *s, pid_t tid, bool *done)
 {
 	struct tracee t;
-	TRY(catch(s, tid, &t));
+	TRY(catch (s, tid, &t));
 	if (t.state == TRACEE_GONE)
 		return NULL;
 	/* it may have left the call already; if not, this notes why it is not borrowed */
@@ -434,7 +437,8 @@ static struct err *search(struct search *s)
 	struct err *why = s->why;
 	s->why = NULL;
 	if (!why)
-		why = process__err(s->p, 0, ERR_RETRY, 0, NULL, "all its threads wait in calls that cannot be interrupted");
+		why = process__err(s->p, 0, ERR_RETRY, 0, NULL,
+				   "all its threads wait in calls that cannot be interrupted");
 	return why;
 }
 

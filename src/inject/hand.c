@@ -24,8 +24,7 @@ struct hand {
 };
 
 const int hand_syscalls[] = {
-    SYS_clone,	SYS_rt_sigreturn, SYS_openat, SYS_mmap, SYS_mremap,
-    SYS_munmap, SYS_mprotect,	  SYS_close,  SYS_exit, -1,
+    SYS_clone, SYS_rt_sigreturn, SYS_openat, SYS_mmap, SYS_mremap, SYS_munmap, SYS_mprotect, SYS_close, SYS_exit, -1,
 };
 
 struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms, struct hand **out)
@@ -56,7 +55,8 @@ taddr_t hand__data(const struct hand *h)
 static struct err *gone(const struct hand *h)
 {
 	TRY(process__alive(h->p));
-	return process__err(h->p, h->t.tid, ERR_GONE, 0, NULL, "the hand is gone: the process is ending or executing a program");
+	return process__err(h->p, h->t.tid, ERR_GONE, 0, NULL,
+			    "the hand is gone: the process is ending or executing a program");
 }
 
 /* Waits for a stop of the system-call kind or the end. Stops by job control are passed over: the hand is not
@@ -72,7 +72,8 @@ static struct err *wait_for_step(struct hand *h)
 		case TRACEE_GONE:
 			return NULL;
 		case TRACEE_RUNNING:
-			return process__err(h->p, h->t.tid, ERR_SURGERY, 0, NULL, "a system call of the hand does not end");
+			return process__err(h->p, h->t.tid, ERR_SURGERY, 0, NULL,
+					    "a system call of the hand does not end");
 		default:
 			tracee__cont_to_syscall(&h->t);
 			break;
@@ -132,7 +133,8 @@ struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size
 	if (h->t.state == TRACEE_GONE)
 		return gone(h);
 	struct arch_regs r = h->at_rest;
-	arch_regs__make_batch(&r, taddr_add(h->place.pads, ARCH_PAD_BATCH), borrow__hand_stack(&h->place), hand__data(h));
+	arch_regs__make_batch(&r, taddr_add(h->place.pads, ARCH_PAD_BATCH), borrow__hand_stack(&h->place),
+			      hand__data(h));
 	struct err *e = tracee__set_regs(&h->t, &r);
 	if (e && err__kind(e) == ERR_GONE) {
 		err__free(e);
@@ -170,8 +172,8 @@ void hand__dismiss(struct hand *h)
 	if (h->t.state != TRACEE_GONE) {
 		static const uint64_t none[6];
 		struct arch_regs r = h->at_rest;
-		arch_regs__make_call(&r, taddr_add(h->place.pads, ARCH_PAD_EXIT), borrow__hand_stack(&h->place), SYS_exit,
-				     none);
+		arch_regs__make_call(&r, taddr_add(h->place.pads, ARCH_PAD_EXIT), borrow__hand_stack(&h->place),
+				     SYS_exit, none);
 		e = tracee__set_regs(&h->t, &r);
 		err__free(e); /* it fails only when the hand is gone */
 		do {

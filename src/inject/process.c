@@ -126,8 +126,8 @@ struct err *process__err(const struct process *p, pid_t tid, enum err_kind kind,
 	char why[512];
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	FREE_CLEANUP char *who = tid && tid != p->pid ? xasprintf("pid %d thread %d", p->pid, tid)
-						      : xasprintf("pid %d", p->pid);
+	FREE_CLEANUP char *who =
+	    tid && tid != p->pid ? xasprintf("pid %d thread %d", p->pid, tid) : xasprintf("pid %d", p->pid);
 	return err__new(kind, errnum, who, hint, "%s", why);
 }
 
@@ -171,12 +171,14 @@ static struct err *open_parts(struct process *p)
 	snprintf(path, sizeof(path), "/proc/%d", p->pid);
 	p->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (p->dirfd < 0)
-		return process__err(p, 0, errno == EACCES ? ERR_PERMISSION : ERR_GONE, errno, NULL, "cannot open %s", path);
+		return process__err(p, 0, errno == EACCES ? ERR_PERMISSION : ERR_GONE, errno, NULL, "cannot open %s",
+				    path);
 
 	struct proc_stat st;
 	int r = proc_stat(p->dirfd, "stat", &st);
 	if (r < 0)
-		return process__err(p, 0, r == -EACCES ? ERR_PERMISSION : ERR_GONE, -r, NULL, "cannot read %s/stat", path);
+		return process__err(p, 0, r == -EACCES ? ERR_PERMISSION : ERR_GONE, -r, NULL, "cannot read %s/stat",
+				    path);
 	p->start_time = st.start_time;
 	char name[64];
 	ssize_t n = proc_read(p->dirfd, "comm", name, sizeof(name));

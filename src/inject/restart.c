@@ -35,7 +35,7 @@ static enum restart_class futex_class(const uint64_t arg[6])
 	case FUTEX_WAIT: /* with a timeout, which is relative: kernel/futex/waitwake.c, futex_wait */
 		return arg[3] ? RESTART_BLOCK : RESTART_EXACT;
 	case FUTEX_WAIT_BITSET: /* the timeout is absolute: to start anew is to continue */
-	case FUTEX_LOCK_PI:	/* likewise, -ERESTARTNOINTR */
+	case FUTEX_LOCK_PI:     /* likewise, -ERESTARTNOINTR */
 	case FUTEX_LOCK_PI2:
 		return RESTART_EXACT;
 	default:

@@ -337,8 +337,10 @@ static const char *name_of(int nr)
 		int nr;
 		const char *name;
 	} names[] = {
-	    {SYS_clone, "clone"},     {SYS_rt_sigreturn, "rt_sigreturn"}, {SYS_openat, "openat"}, {SYS_mmap, "mmap"},
-	    {SYS_munmap, "munmap"},   {SYS_mremap, "mremap"},		  {SYS_close, "close"},	  {SYS_exit, "exit"},
+	    {SYS_clone, "clone"},       {SYS_rt_sigreturn, "rt_sigreturn"},
+	    {SYS_openat, "openat"},     {SYS_mmap, "mmap"},
+	    {SYS_munmap, "munmap"},     {SYS_mremap, "mremap"},
+	    {SYS_close, "close"},       {SYS_exit, "exit"},
 	    {SYS_mprotect, "mprotect"},
 	};
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -352,7 +354,8 @@ static struct err *refuse(const struct process *p, pid_t tid, int nr)
 	const char *name = name_of(nr);
 	char number[16];
 	snprintf(number, sizeof(number), "number %d", nr);
-	return process__err(p, tid, ERR_REFUSED, 0, "allow the call in the program's seccomp filter, or restart it instead",
+	return process__err(p, tid, ERR_REFUSED, 0,
+			    "allow the call in the program's seccomp filter, or restart it instead",
 			    "its seccomp filter does not allow the system call %s", name ? name : number);
 }
 

@@ -124,7 +124,8 @@ struct err *process__shares_memory(const struct process *p, bool children_only)
 	if (!e && found.n) {
 		vec__push(&found, '\0');
 		if (waits_for_vfork(p))
-			e = process__err(p, 0, ERR_RETRY, 0, NULL, "a vfork child shares its memory: pid%s", found.items);
+			e = process__err(p, 0, ERR_RETRY, 0, NULL, "a vfork child shares its memory: pid%s",
+					 found.items);
 		else
 			e = process__err(p, 0, ERR_REFUSED, 0, NULL, "other processes share its memory: pid%s",
 					 found.items);

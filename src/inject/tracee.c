@@ -118,8 +118,7 @@ static struct err *stopped(struct tracee *t, int status)
 	}
 	t->state = classify(t, status);
 	struct err *e = read_regs(t);
-	bool in_signal_code =
-	    t->state == TRACEE_TRAPPED || t->state == TRACEE_SIGNALLED || t->state == TRACEE_GROUP;
+	bool in_signal_code = t->state == TRACEE_TRAPPED || t->state == TRACEE_SIGNALLED || t->state == TRACEE_GROUP;
 	if (!e && in_signal_code && restart__mend(&t->regs))
 		e = tracee__set_regs(t, &t->regs);
 	if (e && err__kind(e) == ERR_GONE) {

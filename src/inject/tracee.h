@@ -14,21 +14,21 @@
 
 enum tracee_state {
 	TRACEE_RUNNING,
-	TRACEE_TRAPPED,     /* stopped by tracee__interrupt(), in the kernel's signal code */
-	TRACEE_SIGNALLED,   /* stopped in the signal code, about to receive a signal */
-	TRACEE_GROUP,       /* in a group-stop (job control), in the signal code */
-	TRACEE_ENTRY,       /* at the entry of a system call */
-	TRACEE_EXIT,        /* at its exit */
-	TRACEE_CLONED,      /* in a clone(2) that has made a thread */
-	TRACEE_OTHER,       /* stopped for a reason that nobody asked for */
-	TRACEE_GONE,        /* ended; reaped */
+	TRACEE_TRAPPED,   /* stopped by tracee__interrupt(), in the kernel's signal code */
+	TRACEE_SIGNALLED, /* stopped in the signal code, about to receive a signal */
+	TRACEE_GROUP,     /* in a group-stop (job control), in the signal code */
+	TRACEE_ENTRY,     /* at the entry of a system call */
+	TRACEE_EXIT,      /* at its exit */
+	TRACEE_CLONED,    /* in a clone(2) that has made a thread */
+	TRACEE_OTHER,     /* stopped for a reason that nobody asked for */
+	TRACEE_GONE,      /* ended; reaped */
 };
 
 struct tracee {
 	const struct process *p;
 	pid_t tid;
 	enum tracee_state state;
-	int signal;	       /* TRACEE_SIGNALLED: what it is about to receive */
+	int signal;            /* TRACEE_SIGNALLED: what it is about to receive */
 	struct arch_regs regs; /* as of the last stop, mended (restart.h) */
 };
 

@@ -474,7 +474,9 @@ struct err *surgery__new(const struct process *p, const struct loaded *l, const 
 	}
 	if (!err && !s->mapped) {
 		FREE_CLEANUP char *id = elf_file__build_id(plan->next);
-		err = store__put(id, s->bytes, s->bytes_len, &s->stored);
+		const char *soname = strchr(plan->next->soname, '/') ? "" : plan->next->soname;
+		FREE_CLEANUP char *name = xasprintf("%s-%.16s", *soname ? soname : "image", id);
+		err = store__put(name, s->bytes, s->bytes_len, &s->stored);
 	}
 	if (err) {
 		surgery__free(s);

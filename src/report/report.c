@@ -1,9 +1,217 @@
-/* See report.h. */
+/* Text output; see report.h. */
 #include "report/report.h"
+
+#include <stdarg.h>
+#include <string.h>
 
 void report__error(FILE *to, const char *command, const struct err *e)
 {
 	fprintf(to, "%s: %s\n", command, err__text(e));
 	if (err__hint(e))
 		fprintf(to, "  %s\n", err__hint(e));
+}
+
+void report__say(const struct report *r, const char *fmt, ...)
+{
+	FILE *const to[] = {r->out, r->log};
+	for (size_t i = 0; i < 2; i++) {
+		if (!to[i])
+			continue;
+		va_list ap;
+		va_start(ap, fmt);
+		vfprintf(to[i], fmt, ap);
+		va_end(ap);
+		fflush(to[i]);
+	}
+}
+
+/* ---- states ---- */
+
+static const char *const states[] = {
+    [OUTCOME_CURRENT] = "CURRENT",         [OUTCOME_PENDING] = "TO UPDATE", [OUTCOME_SUCCESS] = "SUCCESS",
+    [OUTCOME_NOT_UPDATED] = "NOT UPDATED", [OUTCOME_FAILURE] = "FAILURE",
+};
+
+const char *report__state(const struct report_target *t)
+{
+	return t->target ? states[target__outcome(t->target)] : "NOT UPDATED";
+}
+
+bool report__concerns(const struct report_target *t)
+{
+	return !t->target || target__outdated(t->target);
+}
+
+struct report_summary report__summarise(const struct report_target *list, size_t n)
+{
+	struct report_summary s = {0};
+	for (size_t i = 0; i < n; i++) {
+		if (!list[i].target) {
+			s.not_updated++;
+			continue;
+		}
+		switch (target__outcome(list[i].target)) {
+		case OUTCOME_SUCCESS:
+			s.success++;
+			break;
+		case OUTCOME_NOT_UPDATED:
+			s.not_updated++;
+			break;
+		case OUTCOME_FAILURE:
+			s.failure++;
+			break;
+		case OUTCOME_PENDING:
+			s.to_do++;
+			break;
+		case OUTCOME_CURRENT:
+			break;
+		}
+	}
+	return s;
+}
+
+static const char *name_of(const struct report_target *t)
+{
+	return t->target ? t->target->name : "-";
+}
+
+/* The file that stands there now, as the process sees it. */
+static const char *new_module(const struct result *r)
+{
+	const char *now = r->library->now;
+	const char *root = now ? strstr(now, "/root/") : NULL;
+	return root ? root + 5 : r->library->path;
+}
+
+/* ---- preview ---- */
+
+static void why_not(const struct report *r, const struct report_target *t, const struct result *x)
+{
+	report__say(r, "Process %s pid %d: %s is not updated: %s\n", name_of(t), t->pid, x->library->path, x->reason);
+	if (x->plan && x->plan->refusals.n > 1)
+		report__say(r, "  and %zu more reasons (llusplit --check shows them)\n", x->plan->refusals.n - 1);
+	if (x->hint)
+		report__say(r, "  %s\n", x->hint);
+}
+
+void report__preview(const struct report *r, const struct report_target *t)
+{
+	if (!t->target) {
+		report__say(r, "Process pid %d cannot be looked at: %s\n", t->pid, err__text(t->error));
+		if (err__hint(t->error))
+			report__say(r, "  %s\n", err__hint(t->error));
+		return;
+	}
+	for (size_t i = 0; i < t->target->libraries.n; i++) {
+		const struct result *x = &t->target->results[i];
+		if (x->outcome == OUTCOME_CURRENT)
+			continue;
+		report__say(r, "An LLU-capable library is newer for process %s pid %d.\n", name_of(t), t->pid);
+		report__say(r, "Library needs to be updated %s(_impl)\n", x->library->path);
+		report__say(r, "Validating new module %s\n", new_module(x));
+		if (x->outcome == OUTCOME_NOT_UPDATED)
+			why_not(r, t, x);
+	}
+}
+
+void report__begins_in(const struct report *r, unsigned seconds)
+{
+	report__say(r, "\nNon-interruptable live library update operation begins in\n%u seconds.\n", seconds);
+}
+
+void report__validating(const struct report *r, const struct report_target *t)
+{
+	if (!t->target)
+		return;
+	for (size_t i = 0; i < t->target->libraries.n; i++)
+		if (t->target->results[i].outcome == OUTCOME_PENDING)
+			report__say(r, "Validating new module %s\n", new_module(&t->target->results[i]));
+	if (target__pending(t->target))
+		report__say(r, "Adding the process %s pid %d to the list\n", name_of(t), t->pid);
+}
+
+/* ---- phases ---- */
+
+void report__try(const struct report *r, unsigned n)
+{
+	report__say(r,
+		    "------------------------------------------------------------\n"
+		    "************************** TRY %u\n"
+		    "**************************\n",
+		    n);
+}
+
+void report__phase(const struct report *r, const char *phase, bool begin, unsigned n, const char *what, size_t count)
+{
+	report__say(r, "======== %s PHASE %s ======== | try %u | %s:%zu\n", phase, begin ? "BEGIN" : "ENDED", n, what,
+		    count);
+}
+
+void report__try_end(const struct report *r, unsigned n, unsigned of, size_t left)
+{
+	report__say(r, "End of try %u/%u, number of processes to be retried %zu\n", n, of, left);
+}
+
+/* ---- details and final report ---- */
+
+static void details_of(const struct report *r, const struct report_target *t, const struct result *x)
+{
+	FREE_CLEANUP char *from = elf_file__build_id(x->library->live);
+	FREE_CLEANUP char *to = x->plan ? elf_file__build_id(x->plan->next) : NULL;
+	if (x->outcome == OUTCOME_NOT_UPDATED || x->outcome == OUTCOME_FAILURE || x->outcome == OUTCOME_PENDING) {
+		why_not(r, t, x);
+		return;
+	}
+	report__say(r, "Process %s pid %d: %s runs build %s (was %s)\n", name_of(t), t->pid, x->library->path, to,
+		    from);
+	report__say(r, "  frozen %.3f ms: %zu of %zu threads stopped, %zu left asleep; %.0f ms in all, %u %s\n",
+		    (double)x->frozen_ns / 1e6, x->threads.stopped, x->threads.threads, x->threads.asleep,
+		    (double)x->total_ns / 1e6, x->tries, x->tries == 1 ? "try" : "tries");
+	report__say(r, "  the old code stays mapped; nothing calls it any more\n");
+	for (size_t i = 0; i < x->plan->remarks.n; i++)
+		report__say(r, "  %s\n", x->plan->remarks.items[i]);
+}
+
+void report__details(const struct report *r, const struct report_target *t)
+{
+	if (!t->target) {
+		report__say(r, "Process pid %d: not updated: %s\n", t->pid, err__text(t->error));
+		if (err__hint(t->error))
+			report__say(r, "  %s\n", err__hint(t->error));
+		return;
+	}
+	for (size_t i = 0; i < t->target->libraries.n; i++)
+		if (t->target->results[i].outcome != OUTCOME_CURRENT)
+			details_of(r, t, &t->target->results[i]);
+}
+
+void report__final(const struct report *r, const struct report_target *list, size_t n)
+{
+	struct report_summary s = report__summarise(list, n);
+	report__say(r, "====================\n==== LLU Report ====\n");
+	for (size_t i = 0; i < n; i++)
+		if (report__concerns(&list[i]))
+			report__say(r, "%d %s %s\n", list[i].pid, name_of(&list[i]), report__state(&list[i]));
+	report__say(r, "==== LLU Report End ====\n");
+	report__say(r, "SUCCESS: %zu NOT UPDATED: %zu FAILURE: %zu\n", s.success, s.not_updated, s.failure);
+	report__say(r, "===============================================================\n"
+		       "LLU operation is completed.\n");
+}
+
+/* ---- the plan alone ---- */
+
+void report__plan(FILE *to, const struct plan *p)
+{
+	FREE_CLEANUP char *from = elf_file__build_id(p->live), *next = elf_file__build_id(p->next);
+	fprintf(to, "old: %s (build-id %s)\nnew: %s (build-id %s)\n", p->live->path, from, p->next->path, next);
+	fprintf(to, "functions: %zu with the same instructions, %zu changed, %zu new, %zu gone; %zu new exports\n",
+		p->counts.identical, p->counts.changed, p->counts.added, p->counts.removed, p->counts.new_exports);
+	fprintf(to, "references to what stays: %zu, of them %zu to constants that keep their address\n",
+		p->counts.rebound, p->counts.kept_constants);
+	fprintf(to, "layout of objects in the heap: not judged\n");
+	for (size_t i = 0; i < p->remarks.n; i++)
+		fprintf(to, "note: %s\n", p->remarks.items[i]);
+	for (size_t i = 0; i < p->refusals.n; i++)
+		fprintf(to, "refused (%s): %s\n", p->refusals.items[i].code, p->refusals.items[i].text);
+	fprintf(to, "%s\n", p->refusals.n ? "REFUSED" : "FIT");
 }

@@ -1,0 +1,148 @@
+/* JSON output; the schema is docs/json.md. */
+#include <json-c/json.h>
+#include <string.h>
+
+#include "report/report.h"
+
+enum { SCHEMA = 1 };
+
+static void add_text(struct json_object *o, const char *key, const char *text)
+{
+	json_object_object_add(o, key, text ? json_object_new_string(text) : NULL);
+}
+
+static void add_number(struct json_object *o, const char *key, uint64_t n)
+{
+	json_object_object_add(o, key, json_object_new_uint64(n));
+}
+
+static void add_build_id(struct json_object *o, const char *key, const struct elf_file *e)
+{
+	FREE_CLEANUP char *id = e ? elf_file__build_id(e) : NULL;
+	add_text(o, key, id);
+}
+
+static struct json_object *reason(const char *code, const char *text, const char *hint)
+{
+	struct json_object *o = json_object_new_object();
+	add_text(o, "code", code);
+	add_text(o, "text", text);
+	add_text(o, "hint", hint);
+	return o;
+}
+
+static void add_plan(struct json_object *o, const struct plan *p)
+{
+	struct json_object *f = json_object_new_object(), *refusals = json_object_new_array(),
+			   *remarks = json_object_new_array();
+	add_number(f, "same_instructions", p->counts.identical);
+	add_number(f, "changed", p->counts.changed);
+	add_number(f, "new", p->counts.added);
+	add_number(f, "gone", p->counts.removed);
+	json_object_object_add(o, "functions", f);
+	add_number(o, "new_exports", p->counts.new_exports);
+	add_number(o, "references_rebound", p->counts.rebound);
+	for (size_t i = 0; i < p->refusals.n; i++)
+		json_object_array_add(refusals, reason(p->refusals.items[i].code, p->refusals.items[i].text, NULL));
+	for (size_t i = 0; i < p->remarks.n; i++)
+		json_object_array_add(remarks, json_object_new_string(p->remarks.items[i]));
+	json_object_object_add(o, "refusals", refusals);
+	json_object_object_add(o, "remarks", remarks);
+}
+
+static const char *state_of(enum outcome o)
+{
+	static const char *const names[] = {
+	    [OUTCOME_CURRENT] = "current",         [OUTCOME_PENDING] = "to update", [OUTCOME_SUCCESS] = "success",
+	    [OUTCOME_NOT_UPDATED] = "not updated", [OUTCOME_FAILURE] = "failure",
+	};
+	return names[o];
+}
+
+static struct json_object *library(const struct result *r)
+{
+	struct json_object *o = json_object_new_object();
+	add_text(o, "path", r->library->path);
+	add_text(o, "new_file", r->library->now);
+	add_text(o, "state", state_of(r->outcome));
+	add_build_id(o, "old_build_id", r->library->live);
+	add_build_id(o, "new_build_id", r->library->next);
+	json_object_object_add(o, "reason", r->reason ? reason(r->code, r->reason, r->hint) : NULL);
+	add_number(o, "tries", r->tries);
+	add_number(o, "total_ns", r->total_ns);
+	if (r->outcome == OUTCOME_SUCCESS) {
+		struct json_object *t = json_object_new_object(), *i = json_object_new_object();
+		add_number(o, "frozen_ns", r->frozen_ns);
+		add_number(t, "all", r->threads.threads);
+		add_number(t, "stopped", r->threads.stopped);
+		add_number(t, "asleep", r->threads.asleep);
+		json_object_object_add(o, "threads", t);
+		FREE_CLEANUP char *at = xasprintf("0x%lx", loaded__at(r->library, r->places.image).v);
+		add_text(i, "address", at);
+		add_number(i, "size", r->places.image_len);
+		json_object_object_add(i, "shared", json_object_new_boolean(r->places.shared));
+		add_number(i, "pages_replaced", r->places.pages_replaced);
+		json_object_object_add(o, "image", i);
+		add_text(o, "old_code", "mapped");
+	}
+	if (r->plan)
+		add_plan(o, r->plan);
+	return o;
+}
+
+static struct json_object *process(const struct report_target *t)
+{
+	struct json_object *o = json_object_new_object(), *libraries = json_object_new_array();
+	json_object_object_add(o, "pid", json_object_new_int(t->pid));
+	add_text(o, "name", t->target ? t->target->name : NULL);
+	if (t->target)
+		add_number(o, "start_time", t->target->start_time);
+	add_text(o, "state", t->target ? state_of(target__outcome(t->target)) : state_of(OUTCOME_NOT_UPDATED));
+	json_object_object_add(
+	    o, "reason",
+	    t->error ? reason(err_kind__name(err__kind(t->error)), err__text(t->error), err__hint(t->error)) : NULL);
+	for (size_t i = 0; t->target && i < t->target->libraries.n; i++)
+		json_object_array_add(libraries, library(&t->target->results[i]));
+	json_object_object_add(o, "libraries", libraries);
+	return o;
+}
+
+static void print(FILE *to, struct json_object *o)
+{
+	fprintf(to, "%s\n",
+		json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+}
+
+void report__json(FILE *to, const char *operation, const struct report_target *list, size_t n, int exit_code)
+{
+	struct json_object *o = json_object_new_object(), *processes = json_object_new_array(),
+			   *s = json_object_new_object();
+	struct report_summary summary = report__summarise(list, n);
+	add_number(o, "schema", SCHEMA);
+	add_text(o, "operation", operation);
+	for (size_t i = 0; i < n; i++)
+		json_object_array_add(processes, process(&list[i]));
+	json_object_object_add(o, "processes", processes);
+	add_number(s, "success", summary.success);
+	add_number(s, "not_updated", summary.not_updated);
+	add_number(s, "failure", summary.failure);
+	add_number(s, "to_update", summary.to_do);
+	json_object_object_add(o, "summary", s);
+	json_object_object_add(o, "exit_code", json_object_new_int(exit_code));
+	print(to, o);
+}
+
+void report__plan_json(FILE *to, const struct plan *p)
+{
+	struct json_object *o = json_object_new_object();
+	add_number(o, "schema", SCHEMA);
+	add_text(o, "operation", "check");
+	add_text(o, "old_file", p->live->path);
+	add_text(o, "new_file", p->next->path);
+	add_build_id(o, "old_build_id", p->live);
+	add_build_id(o, "new_build_id", p->next);
+	json_object_object_add(o, "fit", json_object_new_boolean(p->refusals.n == 0));
+	add_plan(o, p);
+	print(to, o);
+}
