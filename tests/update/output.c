@@ -29,7 +29,7 @@ Test(output, text)
 	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
 	static const char *const lines[] = {
 	    "llvupdate preview\n",
-	    "Non-interruptible live library update operation begins in\n",
+	    "Non-interruptable live library update operation begins in\n",
 	    "TRY 1\n",
 	    "======== NOTIFY PHASE BEGIN ======== \\| try 1 \\| tonotify:1\n",
 	    "======== NOTIFY PHASE ENDED ======== \\| try 1 \\| suspended:1\n",
@@ -115,7 +115,7 @@ Test(output, json_of_an_update)
 	struct result r = scene__llvupdate(&s, (const char *const[]){"--json", NULL});
 	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
 	struct json_object *o = parse(&r);
-	cr_assert(json_has(o, pid) && json_has(o, "SUCCESS"), "%s", r.out);
+	cr_assert(json_has(o, pid) && json_has(o, "success"), "%s", r.out);
 	json_object_put(o);
 	result__free(&r);
 	target__rounds(s.target, 2, 2);
@@ -131,7 +131,7 @@ Test(output, json_of_a_refusal)
 	struct result r = scene__llvupdate(&s, (const char *const[]){"--json", NULL});
 	cr_assert_eq(r.exit_code, 3, "%s%s", r.out, r.err);
 	struct json_object *o = parse(&r);
-	cr_assert(json_has(o, pid) && json_has(o, "NOT UPDATED"), "%s", r.out);
+	cr_assert(json_has(o, pid) && json_has(o, "not updated"), "%s", r.out);
 	cr_assert(strstr(r.out, ".data"), "no reason in %s", r.out);
 	json_object_put(o);
 	result__free(&r);
