@@ -83,7 +83,7 @@ static struct err *check(const struct freeze *f, const struct thread *th, struct
 	if (ranges__have(f->opt.inside, f->opt.n_inside, pc))
 		return inside(f->threads.p, th, "it is inside the code to be replaced", pc);
 	struct stack_query q = {
-	    .tid = th->tid,
+	    .first = th->tid == process__pid(f->threads.p),
 	    .sp = arch_regs__sp(r),
 	    .thread_pointer = arch_regs__thread_pointer(r),
 	    .maps = &f->threads.maps,

@@ -111,7 +111,7 @@ static bool is_control_block(const struct scan *s, const uint64_t *w, size_t n, 
 	if (w[0] != at || n < PTHREAD_TID / 8 + 1 || w[2] != at)
 		return false;
 	memcpy(&tid, (const char *)w + PTHREAD_TID, sizeof(tid));
-	return tid == s->q->tid;
+	return tid == s->q->own_tid;
 }
 
 static void scan_words(struct scan *s, const uint64_t *w, size_t n, uint64_t at)
@@ -152,7 +152,7 @@ static void add_home(struct scan *s)
 {
 	const struct stack_query *q = s->q;
 	struct stack_answer *out = s->out;
-	const struct mapping *stack = q->tid == process__pid(s->p) ? main_stack(q->maps) : NULL;
+	const struct mapping *stack = q->first ? main_stack(q->maps) : NULL;
 	struct trange run;
 	/* below the mapping's start too: it may have grown since the maps were read */
 	if (stack && run_of(q->maps, stack->range.start, &run)) {

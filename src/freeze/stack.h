@@ -28,9 +28,10 @@ enum stack_verdict {
 };
 
 struct stack_query {
-	pid_t tid;
+	bool first; /* it is the first thread of its process */
 	taddr_t sp;
 	taddr_t thread_pointer; /* {0} if not known: the thread was not stopped */
+	pid_t own_tid;          /* then: thread_status.own_tid, to know the control block by */
 	const struct mappings *maps;
 	const struct trange *inside;
 	size_t n_inside;

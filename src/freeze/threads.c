@@ -69,12 +69,13 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 		return may_be_stopped(t, th, "it sleeps in a call that a stop would disturb");
 
 	/* look, scan, look again */
-	TRY(process__switches(t->p, th->tid, &th->switches));
+	TRY(process__status(t->p, th->tid, &th->status));
 	TRY(process__look(t->p, th->tid, &th->view));
 	if (!th->view.at_rest)
 		return NULL;
 	struct stack_query q = {
-	    .tid = th->tid,
+	    .first = th->tid == process__pid(t->p),
+	    .own_tid = th->status.own_tid,
 	    .sp = th->view.sp,
 	    .maps = &t->maps,
 	    .inside = opt->inside,
@@ -82,11 +83,11 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 	};
 	struct stack_answer a;
 	struct thread_view again;
-	uint64_t switches = 0;
+	struct thread_status after;
 	TRY(stack__scan(t->p, &q, &a));
 	TRY(process__look(t->p, th->tid, &again));
-	TRY(process__switches(t->p, th->tid, &switches));
-	if (switches != th->switches || !same_sleep(&th->view, &again)) {
+	TRY(process__status(t->p, th->tid, &after));
+	if (after.switches != th->status.switches || !same_sleep(&th->view, &again)) {
 		th->view = again; /* it has run */
 		return NULL;
 	}
@@ -220,12 +221,12 @@ static struct err *look_for_woken(struct threads *t, size_t *n_woken)
 	for (size_t i = 0; i < t->v.n; i++) {
 		struct thread *th = &t->v.items[i];
 		struct thread_view now;
-		uint64_t switches = 0;
+		struct thread_status status;
 		if (th->rest != REST_ASLEEP)
 			continue;
 		TRY(process__look(t->p, th->tid, &now));
-		TRY(process__switches(t->p, th->tid, &switches));
-		if (switches == th->switches && same_sleep(&th->view, &now))
+		TRY(process__status(t->p, th->tid, &status));
+		if (status.switches == th->status.switches && same_sleep(&th->view, &now))
 			continue;
 		th->rest = REST_NONE;
 		(*n_woken)++;
@@ -285,12 +286,12 @@ struct err *threads__slept_on(const struct threads *t, bool *out)
 	for (size_t i = 0; *out && i < t->v.n; i++) {
 		const struct thread *th = &t->v.items[i];
 		struct thread_view now;
-		uint64_t switches = 0;
+		struct thread_status status;
 		if (th->rest != REST_ASLEEP)
 			continue;
 		TRY(process__look(t->p, th->tid, &now));
-		TRY(process__switches(t->p, th->tid, &switches));
-		*out = switches == th->switches && same_sleep(&th->view, &now);
+		TRY(process__status(t->p, th->tid, &status));
+		*out = status.switches == th->status.switches && same_sleep(&th->view, &now);
 	}
 	return NULL;
 }

@@ -18,9 +18,9 @@ struct thread {
 	pid_t tid;
 	enum rest rest;
 	bool seized;
-	struct thread_view view; /* when it was last looked at */
-	uint64_t switches;       /* REST_ASLEEP: its context switches then */
-	struct tracee tracee;    /* if seized */
+	struct thread_view view;     /* when it was last looked at */
+	struct thread_status status; /* REST_ASLEEP: then */
+	struct tracee tracee;        /* if seized */
 };
 
 struct threads {

@@ -28,12 +28,12 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 
 #include "base/vec.h"
 #include "inject/clock.h"
+#include "inject/place.h"
 #include "inject/proc.h"
 #include "inject/restart.h"
 #include "inject/seccomp.h"
@@ -50,44 +50,17 @@ taddr_t borrow__hand_stack(const struct hand_place *place)
 	return taddr_add(place->scratch, HAND_STACK - 64);
 }
 
-/* --- the place --- */
-
-static bool mapped_with(const struct mappings *m, taddr_t from, uint64_t len, int prot)
-{
-	for (uint64_t a = from.v; a < from.v + len;) {
-		const struct mapping *at = mappings__at(m, taddr(a));
-		if (!at || (at->prot & prot) != prot)
-			return false;
-		a = at->range.end.v;
-	}
-	return true;
-}
-
-/* A wrong pad would kill the target, so what is there is looked at. */
-static struct err *check_place(const struct process *p, const struct hand_place *place)
-{
-	uint8_t code[ARCH_PADS_SIZE];
-	if (place->scratch_len < HAND_SCRATCH_MIN || place->scratch.v % LLU_PAGE || place->scratch_len % LLU_PAGE)
-		return process__err(p, 0, ERR_USAGE, 0, NULL, "the scratch memory is too small or not in whole pages");
-	TRY(process__read(p, place->pads, code, sizeof(code)));
-	struct mappings m;
-	TRY(process__maps(p, &m));
-	bool good = arch_pads__match(code) && mapped_with(&m, place->pads, sizeof(code), PROT_READ | PROT_EXEC) &&
-		    mapped_with(&m, place->scratch, place->scratch_len, PROT_READ | PROT_WRITE);
-	mappings__free(&m);
-	if (!good)
-		return process__err(p, 0, ERR_REFUSED, 0, NULL, "the pads of the library are not what they should be");
-	return NULL;
-}
-
 /* --- one thread --- */
 
 /* Why a stopped thread may not be borrowed; NULL if it may. ERR_RETRY: at another moment perhaps. */
-static struct err *eligible(struct tracee *t)
+static struct err *eligible(struct tracee *t, const struct hand_place *place)
 {
 	char path[40];
 	char status[8192];
 	bool in_rseq = false;
+	if (place__has(place, arch_regs__pc(&t->regs), arch_regs__sp(&t->regs)))
+		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL,
+				    "it is in the hands of an llvupdate that was killed");
 	if (!restart__borrowable(&t->regs))
 		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL, "it waits in a system call with a timeout");
 	TRY(tracee__in_rseq(t, &in_rseq));
@@ -173,8 +146,9 @@ static struct err *go_home(struct tracee *t, const struct arch_regs *raw, const 
 	return NULL;
 }
 
-/* Borrows a stopped thread that is eligible(). It is detached in any case. */
-static struct err *borrow(struct tracee *t, const struct hand_place *place, struct tracee *hand)
+/* Borrows a stopped thread that is eligible(). It is detached in any case; *home says whether it is known
+ * to be where it was. */
+static struct err *borrow(struct tracee *t, const struct hand_place *place, struct tracee *hand, bool *home)
 {
 	const struct arch_regs raw = t->regs;
 	struct arch_regs cooked = raw;
@@ -200,18 +174,20 @@ static struct err *borrow(struct tracee *t, const struct hand_place *place, stru
 		tracee__detach(t); /* nothing has changed for it */
 		return e;
 	}
+	*home = false;
 	e = tracee__set_sigmask(t, ~0ull);
 	if (!e)
 		e = run_clone(t, hand, &result);
 	if (!e)
 		e = go_home(t, &raw, &cooked);
+	*home = e == NULL;
 	/* After an error too: what it has is the way home. */
 	(void)tracee__release(t, clock_deadline(STEP_MS));
 	if (!e && result < 0)
 		e = process__err(t->p, 0, ERR_SYSTEM, (int)-result,
 				 "raise the limit of processes (pids.max, RLIMIT_NPROC)",
 				 "no thread could be made in it");
-	if (!e && hand->tid != result)
+	if (!e && !hand->tid) /* its number differs from the result in another PID namespace */
 		e = process__err(t->p, 0, ERR_SURGERY, 0, NULL, "the thread made in it is not under control");
 	if (e && hand->tid)
 		(void)tracee__release(hand, clock_deadline(STEP_MS));
@@ -227,6 +203,7 @@ struct search {
 	uint64_t deadline;
 	struct err *why; /* the last reason why a thread could not be borrowed */
 	bool refused;    /* some thread can never be borrowed */
+	bool home;       /* no thread is away, or may be */
 	VEC(struct tracee) watched;
 };
 
@@ -253,14 +230,14 @@ static bool fatal(const struct err *e)
  * remembered. */
 static struct err *try_stopped(struct search *s, struct tracee *t, bool *done)
 {
-	struct err *e = eligible(t);
+	struct err *e = eligible(t, s->place);
 	if (e && fatal(e))
 		return e;
 	if (e) {
 		remember(s, e);
 		return NULL;
 	}
-	e = borrow(t, s->place, s->hand);
+	e = borrow(t, s->place, s->hand, &s->home);
 	*done = e == NULL;
 	if (e && err__kind(e) == ERR_GONE && !s->hand->tid) {
 		ERR_CLEANUP struct err *end = process__alive(s->p);
@@ -444,12 +421,14 @@ static struct err *search(struct search *s)
 
 struct err *borrow__clone(const struct process *p, const struct hand_place *place, int timeout_ms, struct tracee *hand)
 {
-	TRY(check_place(p, place));
-	struct search s = {.p = p, .place = place, .hand = hand, .deadline = clock_deadline(timeout_ms)};
+	struct search s = {.p = p, .place = place, .hand = hand, .deadline = clock_deadline(timeout_ms), .home = true};
 	hand->tid = 0;
+	TRY(place__claim(p, place, s.deadline));
 	struct err *e = search(&s);
 	struct err *e2 = unwatch(&s);
 	err__free(s.why);
+	if (e && s.home && !hand->tid)
+		place__release(p, place);
 	if (e2 && !e)
 		(void)tracee__release(hand, clock_deadline(STEP_MS));
 	if (e)

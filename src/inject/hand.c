@@ -7,6 +7,7 @@
 
 #include "inject/borrow.h"
 #include "inject/clock.h"
+#include "inject/place.h"
 #include "inject/proc.h"
 #include "inject/tracee.h"
 
@@ -184,5 +185,7 @@ void hand__dismiss(struct hand *h)
 		} while (h->t.state != TRACEE_GONE && h->t.state != TRACEE_RUNNING);
 		err__free(e);
 	}
+	if (h->t.state == TRACEE_GONE)
+		place__release(h->p, &h->place);
 	free(h);
 }

@@ -11,6 +11,8 @@
  *     | 4 KiB            | batch list; 8 KiB    |               | the borrowed thread, 16 KiB    |
  *     +------------------+----------------------+---------------+--------------------------------+
  *
+ * The first word of the scratch memory is 0 when nobody uses it (inject/place.h); the rest may hold anything.
+ *
  * Law 1 (docs/design.md): from the moment the borrowed thread's registers are changed, it returns
  * to where it was through rt_sigreturn(2) over a frame that is complete before the change, whether
  * the tool lives or not.

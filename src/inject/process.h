@@ -85,10 +85,15 @@ MUST_CHECK struct err *process__open_mapped(const struct process *p, const struc
 MUST_CHECK struct err *process__threads(const struct process *p, pid_t **tids_out, size_t *n_out);
 /* Looks at one thread. A thread that is gone is THREAD_DEAD, not an error. */
 MUST_CHECK struct err *process__look(const struct process *p, pid_t tid, struct thread_view *out);
-/* Context switches of a thread so far, both kinds; 0 when it is gone. A thread that was seen at rest
- * twice has not run in between when the count before the first look is that after the second: to
- * rest again it has to be switched out again. */
-MUST_CHECK struct err *process__switches(const struct process *p, pid_t tid, uint64_t *out);
+/* From /proc/PID/task/TID/status; all 0 when the thread is gone. */
+struct thread_status {
+	pid_t own_tid; /* its thread id in its own PID namespace, as it knows it itself */
+	/* Context switches so far, of both kinds. A thread that was seen at rest twice has not run in between
+	 * when the count before the first look is that after the second: to rest again it has to be
+	 * switched out again. */
+	uint64_t switches;
+};
+MUST_CHECK struct err *process__status(const struct process *p, pid_t tid, struct thread_status *out);
 /* Does the thread sleep until its vfork(2) child has gone its way? (That child runs in this memory.) */
 bool thread_view__waits_for_vfork(const struct thread_view *v);
 

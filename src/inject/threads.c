@@ -140,9 +140,23 @@ struct err *process__look(const struct process *p, pid_t tid, struct thread_view
 	return NULL;
 }
 
-struct err *process__switches(const struct process *p, pid_t tid, uint64_t *out)
+/* "NSpid: 4711 12": outermost namespace first (proc(5)) */
+static pid_t innermost(const char *numbers)
 {
-	*out = 0;
+	pid_t tid = 0;
+	char *end = NULL;
+	for (long v = strtol(numbers, &end, 10); end != numbers; v = strtol(numbers, &end, 10)) {
+		tid = (pid_t)v;
+		if (*end != '\t' && *end != ' ')
+			break;
+		numbers = end;
+	}
+	return tid;
+}
+
+struct err *process__status(const struct process *p, pid_t tid, struct thread_status *out)
+{
+	*out = (struct thread_status){0};
 	char path[64];
 	char buf[8192];
 	snprintf(path, sizeof(path), "task/%d/status", tid);
@@ -151,11 +165,13 @@ struct err *process__switches(const struct process *p, pid_t tid, uint64_t *out)
 		return NULL;
 	if (n < 0)
 		return process__err(p, tid, ERR_UNREADABLE, (int)-n, NULL, "its status cannot be read");
+	const char *own = proc_field(buf, "NSpid");
 	const char *vol = proc_field(buf, "voluntary_ctxt_switches");
 	const char *invol = proc_field(buf, "nonvoluntary_ctxt_switches");
-	if (!vol || !invol)
+	if (!own || !vol || !invol)
 		return process__err(p, tid, ERR_UNREADABLE, 0, NULL, "its status has no context-switch counters");
-	*out = strtoull(vol, NULL, 10) + strtoull(invol, NULL, 10);
+	out->own_tid = innermost(own);
+	out->switches = strtoull(vol, NULL, 10) + strtoull(invol, NULL, 10);
 	return NULL;
 }
 

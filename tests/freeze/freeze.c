@@ -20,9 +20,9 @@ static struct freeze_options nowhere(const struct scene *s, struct trange *r)
 
 /* Calls that an event ends. */
 static const char *const event_calls[] = {
-    "read",   "recv",	    "recv_timeo",   "read_timeo",  "accept", "accept_timeo", "epoll", "epoll_pwait",
-    "poll",   "ppoll",	    "select",	    "pause",	   "sigsuspend", "sigtimedwait", "sigwaitinfo",
-    "futex",  "futex_abs",  "semop",	    "semtimedop",  "msgrcv", "wait",	     "flock",
+    "read",      "recv",  "recv_timeo", "read_timeo", "accept",     "accept_timeo", "epoll",       "epoll_pwait",
+    "poll",      "ppoll", "select",     "pause",      "sigsuspend", "sigtimedwait", "sigwaitinfo", "futex",
+    "futex_abs", "semop", "semtimedop", "msgrcv",     "wait",       "flock",
 };
 /* Calls that a time ends. */
 static const char *const timed_calls[] = {

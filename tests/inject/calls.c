@@ -21,9 +21,9 @@ static void raise_and_dismiss(const struct scene *s, int timeout_ms)
 
 /* Calls that an event ends: borrowed three times, then the event comes. */
 static const char *const event_calls[] = {
-    "read",   "recv",	    "recv_timeo",   "read_timeo",  "accept", "accept_timeo", "epoll", "epoll_pwait",
-    "poll",   "ppoll",	    "select",	    "pause",	   "sigsuspend", "sigtimedwait", "sigwaitinfo",
-    "futex",  "futex_abs",  "semop",	    "semtimedop",  "msgrcv", "wait",	     "flock",
+    "read",      "recv",  "recv_timeo", "read_timeo", "accept",     "accept_timeo", "epoll",       "epoll_pwait",
+    "poll",      "ppoll", "select",     "pause",      "sigsuspend", "sigtimedwait", "sigwaitinfo", "futex",
+    "futex_abs", "semop", "semtimedop", "msgrcv",     "wait",       "flock",
 };
 
 Test(calls, wait_on_for_their_event)
@@ -34,7 +34,8 @@ Test(calls, wait_on_for_their_event)
 		for (int k = 0; k < 3; k++) {
 			raise_and_dismiss(&s, 2000);
 			struct thread_view again = scene__wait_asleep(&s, 0, -1);
-			cr_expect_eq(again.nr, v.nr, "%s: sleeps in call %d, not %d", event_calls[i], (int)again.nr, (int)v.nr);
+			cr_expect_eq(again.nr, v.nr, "%s: sleeps in call %d, not %d", event_calls[i], (int)again.nr,
+				     (int)v.nr);
 			cr_expect_eq(again.sp.v, v.sp.v, "%s: the stack pointer moved", event_calls[i]);
 			cr_expect_eq(again.pc.v, v.pc.v, "%s: the program counter moved", event_calls[i]);
 			cr_expect_arr_eq(again.arg, v.arg, sizeof(v.arg));

@@ -100,7 +100,8 @@ Test(hand, runs_a_batch_to_its_first_failure)
 	struct scene s = scene__start("busy", NULL);
 	struct hand *h = NULL;
 	OK(hand__raise(s.p, &s.place, 5000, &h));
-	int64_t at = call(h, SYS_mmap, 0, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0);
+	int64_t at =
+	    call(h, SYS_mmap, 0, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0);
 	cr_assert(at > 0);
 	uint64_t a = (uint64_t)at;
 	struct arch_batch_entry list[] = {

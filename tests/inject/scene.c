@@ -94,8 +94,8 @@ void scene__ok(struct err *e, const char *file, int line)
 void scene__refused(struct err *e, enum err_kind kind, const char *words, const char *file, int line)
 {
 	cr_assert(e, "%s:%d: no error, but it should be refused: %s", file, line, words);
-	cr_assert_eq(err__kind(e), kind, "%s:%d: is '%s', should be '%s': %s", file, line,
-		     err_kind__name(err__kind(e)), err_kind__name(kind), err__text(e));
+	cr_assert_eq(err__kind(e), kind, "%s:%d: is '%s', should be '%s': %s", file, line, err_kind__name(err__kind(e)),
+		     err_kind__name(kind), err__text(e));
 	cr_assert(strstr(err__text(e), words), "%s:%d: '%s' is not in: %s", file, line, words, err__text(e));
 	err__free(e);
 }
