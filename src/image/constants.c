@@ -8,7 +8,8 @@
  *
  * "The same" must not be fooled by an address that is not the start of an object (a table indexed
  * from 'A' may be addressed 65 elements before its start). Hence one of:
- *     a string of text, the same to its end, with nothing of a string in front of it
+ *     a string of text, the same to its end, with nothing of a string in front of it, and the same
+ *     behind it up to what else is referred to: {100, 200} begins like the string "d"
  *     a symbol of the same name and size at both addresses, with the same contents
  *     the same contents from one referenced address to the next, and around them
  */
@@ -100,6 +101,11 @@ static bool same_string(const struct elf_section *a, uint64_t at_a, const struct
 {
 	size_t n = string_len(a, at_a);
 	return n && n == string_len(b, at_b) && memcmp(a->data + at_a, b->data + at_b, n) == 0;
+}
+
+static bool same_bytes(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b, size_t n)
+{
+	return n <= a->h.sh_size - at_a && n <= b->h.sh_size - at_b && memcmp(a->data + at_a, b->data + at_b, n) == 0;
 }
 
 static const struct elf_local *local_object(const struct elf_file *e, vaddr_t a)
@@ -226,8 +232,9 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 		return 0;
 	const struct elf_section *b = elf_file__section_at(l, live);
 	uint64_t at_b = live - b->h.sh_addr;
-	if (!same_string(a, at_a, b, at_b) && !same_symbol(x, next, a, at_a, live, b, at_b) &&
-	    !same_around(a, at_a, b, at_b, extent(x, next, a)))
+	size_t reach = extent(x, next, a);
+	if (!(same_string(a, at_a, b, at_b) && same_bytes(a, at_a, b, at_b, reach)) &&
+	    !same_symbol(x, next, a, at_a, live, b, at_b) && !same_around(a, at_a, b, at_b, reach))
 		return 0;
 	struct live_const kept = {next, home_of_live(x, live)};
 	vec__push(&x->p->consts, kept);
