@@ -97,12 +97,6 @@ static size_t string_len(const struct elf_section *s, uint64_t at)
 	return n > 0 && n < room && p[n] == 0 ? n + 1 : 0;
 }
 
-static bool same_string(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b)
-{
-	size_t n = string_len(a, at_a);
-	return n && n == string_len(b, at_b) && memcmp(a->data + at_a, b->data + at_b, n) == 0;
-}
-
 static bool same_bytes(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b, size_t n)
 {
 	return n <= a->h.sh_size - at_a && n <= b->h.sh_size - at_b && memcmp(a->data + at_a, b->data + at_b, n) == 0;
@@ -133,11 +127,18 @@ static uint64_t min3(uint64_t a, uint64_t b, uint64_t c)
 static bool same_around(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b,
 			size_t n)
 {
-	if (n > a->h.sh_size - at_a || n > b->h.sh_size - at_b)
-		return false;
 	uint64_t before = min3(at_a, at_b, AROUND);
 	uint64_t behind = min3(a->h.sh_size - at_a - n, b->h.sh_size - at_b - n, AROUND);
 	return memcmp(a->data + at_a - before, b->data + at_b - before, before + n + behind) == 0;
+}
+
+/* `n` is how far the constant reaches in the new build. A table of numbers may look like a string at its
+ * start, so all of it is compared in any case. */
+static bool same_constant(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b,
+			  size_t n)
+{
+	return same_bytes(a, at_a, b, at_b, n) &&
+	       ((string_len(a, at_a) && string_len(b, at_b)) || same_around(a, at_a, b, at_b, n));
 }
 
 static vaddr_t home_of_live(const struct planner *x, vaddr_t live)
@@ -205,7 +206,7 @@ static vaddr_t only_string(struct planner *x, const struct elf_section *a, uint6
 	for (; lo < x->strings.n && x->strings.items[lo].hash == hash; lo++) {
 		vaddr_t t = x->strings.items[lo].at;
 		const struct elf_section *b = elf_file__section_at(x->p->live, t);
-		if (t == found || !same_string(a, at, b, t - b->h.sh_addr))
+		if (t == found || !same_bytes(a, at, b, t - b->h.sh_addr, n))
 			continue;
 		if (found)
 			return 0;
@@ -232,9 +233,7 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 		return 0;
 	const struct elf_section *b = elf_file__section_at(l, live);
 	uint64_t at_b = live - b->h.sh_addr;
-	size_t reach = extent(x, next, a);
-	if (!(same_string(a, at_a, b, at_b) && same_bytes(a, at_a, b, at_b, reach)) &&
-	    !same_symbol(x, next, a, at_a, live, b, at_b) && !same_around(a, at_a, b, at_b, reach))
+	if (!same_symbol(x, next, a, at_a, live, b, at_b) && !same_constant(a, at_a, b, at_b, extent(x, next, a)))
 		return 0;
 	struct live_const kept = {next, home_of_live(x, live)};
 	vec__push(&x->p->consts, kept);

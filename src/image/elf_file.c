@@ -187,9 +187,8 @@ static struct err *read_names(struct elf_file *e, const struct elf_section *stri
 			vec__push(&e->needed, name);
 	}
 	const Elf64_Dyn *flags_1 = elf_file__dyn(e, DT_FLAGS_1);
-	if ((flags_1 && (flags_1->d_un.d_val & DF_1_PIE)) ||
-	    (interp && !*e->soname)) /* libc names an interpreter too */
-		return unsupported(e, "a program, not a shared library");
+	e->program = e->ehdr.e_type == ET_EXEC || (flags_1 && (flags_1->d_un.d_val & DF_1_PIE)) ||
+		     (interp && !*e->soname); /* libc.so.6 names an interpreter too */
 	return NULL;
 }
 

@@ -179,7 +179,7 @@ static bool same_export(const struct elf_file *a, const struct vapi_slot *x, con
 static struct err *order_like(struct split *s, const struct elf_file *like, slot_list *slots)
 {
 	if (!like->split)
-		return err__new(ERR_USAGE, 0, like->path, "give a library made by llusplit to --like",
+		return err__new(ERR_REFUSED, 0, like->path, "give a library made by llusplit to --like",
 				"not a split library");
 	struct code *old_code;
 	TRY(code__analyse(like, &old_code));
