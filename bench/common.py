@@ -1,4 +1,4 @@
-"""What the benchmarks share: statistics, compiling, real pairs, talking to a program.
+"""What the benchmarks share: statistics, compiling, real pairs.
 
 Each benchmark prints, for every figure, the median and the spread (smallest and largest) of its
 repetitions, and the machine it ran on; docs/benchmarks.md quotes them.
@@ -64,27 +64,3 @@ def split(build, source, out, like=None):
 
 def scratch():
     return tempfile.TemporaryDirectory(prefix="llu-bench-")
-
-
-class Program:
-    """A program that answers one line for each line it is given."""
-
-    def __init__(self, argv, **env):
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env={**os.environ, **env})
-        self.pid = self.process.pid
-        if self.hear() != "ready":
-            sys.exit(f"{argv[0]} does not start")
-
-    def hear(self):
-        return self.process.stdout.readline().strip()
-
-    def ask(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.hear()
-
-    def end(self):
-        self.process.stdin.close()
-        if self.process.wait() != 0:
-            sys.exit(f"the program ended with {self.process.returncode}")
