@@ -65,3 +65,38 @@ Test(real_pairs, libpng_in_a_c_program)
 
 	there_and_back("libpng16.so.16", &p, (const char *const[]){FIXTURE_DIR "/png_driver", NULL});
 }
+
+/* The update comes while the program works: rounds are waiting to be done when llvupdate begins. */
+static void at_work(const char *library, const struct pair *p, const char *const argv[])
+{
+	enum { UPDATES = 8, ROUNDS = 40 };
+	struct scene s = scene__prepare(library, p->old, BY_RENAME);
+
+	scene__start(&s, argv);
+	for (int i = 0; i < UPDATES; i++) {
+		scene__install_file(&s, i % 2 ? p->old : p->new);
+		for (int r = 0; r < ROUNDS; r++)
+			target__say(s.target, "round");
+		scene__update(&s);
+		for (int r = 0; r < ROUNDS; r++) {
+			const char *heard = target__hear(s.target);
+			cr_assert(!strncmp(heard, "ok ", 3), "update %d: %s", i, heard);
+		}
+	}
+	free(target__finish(s.target));
+}
+
+Test(real_pairs, liblzma_at_work)
+{
+	struct pair p = fetch("liblzma5", "liblzma.so.5");
+
+	at_work("liblzma.so.5", &p,
+		(const char *const[]){"/usr/bin/python3", SOURCE_DIR "/fixtures/lzma_worker.py", NULL});
+}
+
+Test(real_pairs, libpng_at_work)
+{
+	struct pair p = fetch("libpng16-16", "libpng16.so.16");
+
+	at_work("libpng16.so.16", &p, (const char *const[]){FIXTURE_DIR "/png_driver", NULL});
+}
