@@ -263,6 +263,22 @@ Test(real_input, new_imports_bound_at_start)
 	walk("imports", "-now");
 }
 
+/* What a new import of an IFUNC binds to is for the resolver to say, which runs in the process: bound as
+ * somebody else in the process has it, or refused; right in either case. */
+Test(real_input, new_import_of_an_ifunc)
+{
+	struct scene s = scene__begin("imports", "v1");
+
+	target__rounds(s.target, 2, 1);
+	scene__install(&s, "v2-ifunc-import");
+	struct result r = scene__llvupdate(&s, NULL);
+	cr_assert(r.exit_code == 0 || (r.exit_code == 3 && text__has(r.out, "strspn.*IFUNC")), "exit code %d\n%s%s",
+		  r.exit_code, r.out, r.err);
+	target__rounds(s.target, 2, r.exit_code == 0 ? 2 : 1);
+	result__free(&r);
+	free(target__finish(s.target));
+}
+
 Test(real_input, labels)
 {
 	walk("labels", "");
