@@ -126,6 +126,25 @@ static struct err *look_at(struct threads *t, struct thread *th)
 	}
 }
 
+/* Has the process as many threads as are known, none of which can have made room for another? To read a
+ * long list takes time in which all stand still; the number does not. Only threads that are left
+ * alone can end now: io_uring workers, in which case the list is read, and sleepers that have woken,
+ * which threads__slept_on() tells. */
+static bool number_is_known(const struct threads *t)
+{
+	char buf[8192];
+	size_t alive = 0;
+	for (size_t i = 0; i < t->v.n; i++) {
+		if (t->v.items[i].view.io_worker)
+			return false;
+		alive += t->v.items[i].rest != REST_GONE;
+	}
+	if (proc_read(t->p->dirfd, "status", buf, sizeof(buf)) < 0)
+		return false;
+	const char *n = proc_field(buf, "Threads");
+	return n && strtoul(n, NULL, 10) == alive;
+}
+
 /* New threads go to the end of the list. */
 static struct err *look_for_new(struct threads *t, size_t *n_new)
 {
@@ -248,7 +267,9 @@ struct err *threads__bring_to_rest(struct threads *t)
 		n_woken = 0;
 		if (count(t, REST_GONE) != ended)
 			TRY(look_for_woken(t, &n_woken));
-		TRY(look_for_new(t, &n_new));
+		n_new = 0;
+		if (!number_is_known(t))
+			TRY(look_for_new(t, &n_new));
 		if ((n_new || n_woken) && clock_ns() > deadline)
 			return process__err(t->p, 0, ERR_RETRY, 0, NULL,
 					    "it makes threads faster than they can be stopped");

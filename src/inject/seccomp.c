@@ -101,7 +101,7 @@ static bool acceptable(const struct sock_filter *f, size_t at, size_t n)
 	case BPF_RET | BPF_A:
 	case BPF_MISC | BPF_TAX:
 	case BPF_MISC | BPF_TXA:
-	case BPF_ALU | BPF_ADD | BPF_K:
+	case BPF_ALU | BPF_ADD | BPF_K: /* NOLINT(misc-redundant-expression): both are 0 */
 	case BPF_ALU | BPF_ADD | BPF_X:
 	case BPF_ALU | BPF_SUB | BPF_K:
 	case BPF_ALU | BPF_SUB | BPF_X:

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "freeze/freeze.h"
@@ -17,7 +18,7 @@ struct sight {
 	pid_t tid;
 };
 
-/* Starts fixtures/inside; `asleep`: waits until its thread sleeps. */
+/* Starts fixtures/inside; `asleep`: waits until its thread sleeps as well. */
 static struct sight see(const char *how, bool asleep)
 {
 	const char *argv[] = {path_of("%s/inside", FIXTURE_DIR), how, NULL};
@@ -28,10 +29,10 @@ static struct sight see(const char *how, bool asleep)
 	cr_assert_eq(sscanf(line, "inside=%lx-%lx tid=%d", &from, &to, &s.tid), 3, "%s", line);
 	s.inside = (struct trange){{from}, {to}};
 	OK(process__open(target__pid(s.target), &s.p));
-	if (asleep) {
-		struct scene scene = {.target = s.target, .p = s.p};
+	struct scene scene = {.target = s.target, .p = s.p};
+	scene__wait_asleep(&scene, 0, SYS_write); /* the first thread waits for a line */
+	if (asleep)
 		scene__wait_asleep(&scene, s.tid, -1);
-	}
 	return s;
 }
 
