@@ -141,13 +141,19 @@ static bool same_constant(const struct elf_section *a, uint64_t at_a, const stru
 	       ((string_len(a, at_a) && string_len(b, at_b)) || same_around(a, at_a, b, at_b, n));
 }
 
+static int by_at(const void *a, const void *b)
+{
+	const struct live_const *x = a, *y = b;
+	return (x->at > y->at) - (x->at < y->at);
+}
+
 static vaddr_t home_of_live(const struct planner *x, vaddr_t live)
 {
 	const struct live_map *m = x->map;
-	for (size_t i = 0; m && i < m->n_consts; i++)
-		if (m->consts[i].at == live)
-			return m->consts[i].home;
-	return (m ? m->base : 0) + live;
+	struct live_const key = {live, 0}, *known = NULL;
+	if (m && m->n_consts)
+		known = bsearch(&key, m->consts, m->n_consts, sizeof(key), by_at);
+	return known ? known->home : (m ? m->base : 0) + live;
 }
 
 static uint64_t hash_string(const uint8_t *p, size_t n)

@@ -710,9 +710,17 @@ vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a)
 		memcpy(&disp, code + 7, 4);
 		a = align_down(a, ARCH_STUB_SIZE) + 11 + (vaddr_t)(int64_t)disp;
 	}
-	if (a < v->stubs || a >= v->stubs + (uint64_t)v->n_slots * ARCH_STUB_SIZE || (a - v->stubs) % ARCH_STUB_SIZE)
-		return a;
-	return e->slots[(a - v->stubs) / ARCH_STUB_SIZE].function;
+	const struct vapi_slot *slot = elf_file__slot_at(e, a);
+	return slot ? slot->function : a;
+}
+
+const struct vapi_slot *elf_file__slot_at(const struct elf_file *e, vaddr_t a)
+{
+	const struct vapi_note *v = &e->vapi;
+	if (!e->split || !e->slots || a < v->stubs || a >= v->stubs + (uint64_t)v->n_slots * ARCH_STUB_SIZE ||
+	    (a - v->stubs) % ARCH_STUB_SIZE)
+		return NULL;
+	return &e->slots[(a - v->stubs) / ARCH_STUB_SIZE];
 }
 
 const struct elf_reloc *elf_file__reloc_at(const struct elf_file *e, vaddr_t where)

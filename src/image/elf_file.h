@@ -98,8 +98,10 @@ const struct elf_section *elf_file__section_at(const struct elf_file *e, vaddr_t
 const struct elf_section *elf_file__section(const struct elf_file *e, const char *name);
 /* Where the library's own address space ends, page-aligned (the VAPI not included). */
 vaddr_t elf_file__end(const struct elf_file *e);
-/* The function behind a stub; any other address unchanged. */
+/* The function behind a stub (for an IFUNC, its resolver); any other address unchanged. */
 vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a);
+/* The slot of a split library whose stub is at `a`, or NULL. */
+const struct vapi_slot *elf_file__slot_at(const struct elf_file *e, vaddr_t a);
 /* The relocation of the word at `where`, or NULL. */
 const struct elf_reloc *elf_file__reloc_at(const struct elf_file *e, vaddr_t where);
 /* Does the dynamic loader bind all imports at load time (DF_BIND_NOW, DF_1_NOW, DT_BIND_NOW)? */

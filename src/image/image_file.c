@@ -8,7 +8,7 @@
 struct image_tail {
 	uint64_t next_size; /* bytes of next's file */
 	uint64_t base;
-	uint64_t n_patches, n_slots, n_consts, n_words;
+	uint64_t n_patches, n_slots, n_consts;
 };
 
 struct tail_patch {
@@ -23,24 +23,14 @@ struct tail_end {
 
 static size_t tail_size(const struct image_tail *t)
 {
-	return sizeof(*t) + t->n_patches * sizeof(struct tail_patch) + t->n_slots * 8 + t->n_consts * 16 +
-	       t->n_words * 16 + sizeof(struct tail_end);
+	return sizeof(*t) + t->n_patches * sizeof(struct tail_patch) + t->n_slots * sizeof(vaddr_t) +
+	       t->n_consts * sizeof(struct live_const) + sizeof(struct tail_end);
 }
 
 static uint8_t *put(uint8_t *p, const void *from, size_t n)
 {
 	memcpy(p, from, n);
 	return p + n;
-}
-
-static uint8_t *put_words(uint8_t *p, const struct plan *plan, vaddr_t base)
-{
-	for (size_t i = 0; i < plan->words.n; i++) {
-		const struct relro_word *w = &plan->words.items[i];
-		struct live_word l = {w->where, w->in_image ? base + w->value : w->value};
-		p = put(p, &l, sizeof(l));
-	}
-	return p;
 }
 
 static int by_at(const void *a, const void *b)
@@ -51,7 +41,7 @@ static int by_at(const void *a, const void *b)
 
 uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
 {
-	struct image_tail t = {p->next->size, base, p->patches.n, p->vapi->vapi.n_slots, p->consts.n, p->words.n};
+	struct image_tail t = {p->next->size, base, p->patches.n, p->vapi->vapi.n_slots, p->consts.n};
 	uint64_t tail_at = align_up(p->next->size, LLU_PAGE);
 	*size = tail_at + tail_size(&t);
 	uint8_t *out = xcalloc(*size, 1);
@@ -68,11 +58,11 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
 		memcpy(out + saved.site, &value, 4);
 	}
 	tail = put(tail, p->slots, t.n_slots * 8);
-	struct live_const *consts = tail ? (struct live_const *)(void *)tail : NULL;
-	tail = put(tail, p->consts.items ? p->consts.items : (void *)&t, t.n_consts * sizeof(struct live_const));
-	if (t.n_consts)
+	if (t.n_consts) {
+		FREE_CLEANUP struct live_const *consts = xmemdup(p->consts.items, t.n_consts * sizeof(*consts));
 		qsort(consts, t.n_consts, sizeof(*consts), by_at);
-	tail = put_words(tail, p, base);
+		tail = put(tail, consts, t.n_consts * sizeof(*consts));
+	}
 	struct tail_end end = {tail_at, TAIL_MAGIC};
 	put(tail, &end, sizeof(end));
 	return out;
@@ -87,7 +77,7 @@ static bool sane(const struct image_tail *t, size_t size, uint64_t tail_at)
 {
 	const uint64_t max = 1u << 28;
 	return t->next_size <= tail_at && t->n_patches < max && t->n_slots < max && t->n_consts < max &&
-	       t->n_words < max && tail_size(t) == size - tail_at;
+	       tail_size(t) == size - tail_at;
 }
 
 struct err *image_file__read(const uint8_t *data, size_t size, const char *path, struct elf_file **next,
@@ -113,12 +103,10 @@ struct err *image_file__read(const uint8_t *data, size_t size, const char *path,
 		memcpy(original + x.site, &x.original, 4);
 	}
 	TRY(elf_file__read_memory(original, t.next_size, path, next));
-	*map = (struct live_map){.base = t.base, .n_slots = t.n_slots, .n_consts = t.n_consts, .n_words = t.n_words};
+	*map = (struct live_map){.base = t.base, .n_slots = t.n_slots, .n_consts = t.n_consts};
 	map->slots = xmemdup(p, t.n_slots * sizeof(vaddr_t));
 	p += t.n_slots * sizeof(vaddr_t);
 	map->consts = xmemdup(p, t.n_consts * sizeof(struct live_const));
-	p += t.n_consts * sizeof(struct live_const);
-	map->words = xmemdup(p, t.n_words * sizeof(struct live_word));
 	return NULL;
 }
 

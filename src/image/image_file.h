@@ -5,7 +5,7 @@
  *     | values patched for `base` | its non-writable segments are mapped at base + p_vaddr
  *     +---------------------------+ page
  *     | struct image_tail         | what a later update needs to know about this one: its patches with
- *     | and its arrays            | the values they replaced, slots, constants, words
+ *     | and its arrays            | the values they replaced, slots, constants
  *     +---------------------------+
  *     | 8 bytes: where the tail starts, 8 bytes: magic
  *     +---------------------------+ end

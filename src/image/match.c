@@ -247,8 +247,7 @@ static void shapes__free(struct shapes *s)
 
 static bool same_plt_import(const struct match *m, vaddr_t a, vaddr_t b)
 {
-	vaddr_t got;
-	uint32_t x = code__plt_import(m->a, a, &got), y = code__plt_import(m->b, b, &got);
+	uint32_t x = code__plt_import(m->a, a), y = code__plt_import(m->b, b);
 	return x && y && strcmp(m->a->elf->symbols[x].name, m->b->elf->symbols[y].name) == 0;
 }
 
@@ -517,23 +516,26 @@ vaddr_t match__predecessor(const struct match *m, vaddr_t function)
 	return f >= 0 && m->b_to_a[f] >= 0 ? m->a->functions.items[m->b_to_a[f]].start : 0;
 }
 
-uint32_t code__plt_import(const struct code *c, vaddr_t at, vaddr_t *got)
+const struct elf_reloc *code__plt_reloc(const struct code *c, vaddr_t at)
 {
 	const struct function *f = code__function_at(c, at);
 	if (!f || !f->plt)
-		return 0;
+		return NULL;
 	const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
 	struct insn i;
 	while (p && at < f->end && insn__decode(p, f->end - at, at, &i)) {
-		if (i.has_target && !i.is_branch) {
-			const struct elf_reloc *r = elf_file__reloc_at(c->elf, i.target);
-			*got = i.target;
-			return r ? r->symbol : 0;
-		}
+		if (i.has_target && !i.is_branch)
+			return elf_file__reloc_at(c->elf, i.target);
 		if (i.flow != FLOW_NEXT) /* endbr64 may come first */
-			return 0;
+			return NULL;
 		p += i.len;
 		at += i.len;
 	}
-	return 0;
+	return NULL;
+}
+
+uint32_t code__plt_import(const struct code *c, vaddr_t at)
+{
+	const struct elf_reloc *r = code__plt_reloc(c, at);
+	return r ? r->symbol : 0;
 }

@@ -36,8 +36,10 @@ vaddr_t match__successor(const struct match *m, vaddr_t function);
 /* The other way round. */
 vaddr_t match__predecessor(const struct match *m, vaddr_t function);
 
+/* The relocation of the GOT slot that a PLT entry at `at` jumps through; NULL when it is no PLT entry. */
+const struct elf_reloc *code__plt_reloc(const struct code *c, vaddr_t at);
 /* The import that a PLT entry at `at` leads to: index into .dynsym, or 0 when it is no PLT entry of
- * an import. *got is the GOT slot that it jumps through. */
-uint32_t code__plt_import(const struct code *c, vaddr_t at, vaddr_t *got);
+ * an import. */
+uint32_t code__plt_import(const struct code *c, vaddr_t at);
 
 #endif

@@ -216,12 +216,9 @@ static void fill_export_slot(struct planner *x, uint32_t i, const struct symbol_
 	const struct elf_symbol *old = &x->p->vapi->symbols[slot->symbol], *s = symbol_index__find(new, old);
 	if (!s)
 		return; /* refused as a missing export */
-	bool ifunc = ELF64_ST_TYPE(s->s.st_info) == STT_GNU_IFUNC;
-	if (x->p->next->split) /* a split library's IFUNC exports are called functions */
-		for (uint32_t k = 0; k < x->p->next->vapi.n_used; k++)
-			if ((x->p->next->slots[k].flags & VAPI_SLOT_EXPORT) &&
-			    &x->p->next->symbols[x->p->next->slots[k].symbol] == s)
-				ifunc = (x->p->next->slots[k].flags & VAPI_SLOT_IFUNC) != 0;
+	const struct vapi_slot *nexts = elf_file__slot_at(x->p->next, s->s.st_value);
+	/* a split library's IFUNC exports are called functions */
+	bool ifunc = ELF64_ST_TYPE(s->s.st_info) == STT_GNU_IFUNC || (nexts && (nexts->flags & VAPI_SLOT_IFUNC));
 	if (ifunc != ((slot->flags & VAPI_SLOT_IFUNC) != 0)) {
 		planner__refuse(x, "ifunc", "%s is an IFUNC in one build only", s->name);
 		return;
@@ -233,6 +230,14 @@ static void fill_internal_slot(struct planner *x, uint32_t i, vaddr_t old)
 {
 	vaddr_t new = match__successor(x->p->match, old);
 	FREE_CLEANUP char *name = code__describe(x->p->live_code, old);
+	bool spare = i >= x->p->vapi->vapi.n_used || (x->p->vapi->slots[i].flags & VAPI_SLOT_SPARE);
+	if (!new &&spare) {
+		/* a function that an update brought and this one takes away, as when going back */
+		x->p->slots[i] = SLOT_HELD;
+		planner__remark(x, "%s is not in the new build; who keeps its address still calls the earlier build's",
+				name);
+		return;
+	}
 	if (!new) {
 		planner__refuse(x, "function-gone",
 				"the address of %s is taken, and the new build has no function that corresponds to it",
@@ -251,13 +256,29 @@ static void fill_internal_slot(struct planner *x, uint32_t i, vaddr_t old)
 	x->p->slots[i] = new;
 }
 
+/* A slot whose function only an older image has: does next bring it back? */
+static vaddr_t held_function(const struct planner *x, uint32_t slot)
+{
+	const struct elf_file *next = x->p->next;
+	for (size_t i = 0; i < x->map->n_held; i++) {
+		const struct held_slot *h = &x->map->held[i];
+		if (h->slot == slot &&
+		    build_id__equal(h->build_id, h->build_id_len, next->build_id, next->build_id_len) &&
+		    code__function_starting(x->p->next_code, h->function))
+			return h->function;
+	}
+	return SLOT_HELD;
+}
+
 static void fill_slots(struct planner *x, const struct symbol_index *new)
 {
 	const struct elf_file *vapi = x->p->vapi;
 	x->p->slots = xcalloc(vapi->vapi.n_slots, sizeof(vaddr_t));
 	for (uint32_t i = 0; i < vapi->vapi.n_slots; i++) {
 		vaddr_t old = live_function(x, i);
-		if (i < vapi->vapi.n_used && (vapi->slots[i].flags & VAPI_SLOT_EXPORT))
+		if (old == SLOT_HELD)
+			x->p->slots[i] = held_function(x, i);
+		else if (i < vapi->vapi.n_used && (vapi->slots[i].flags & VAPI_SLOT_EXPORT))
 			fill_export_slot(x, i, new);
 		else if (old)
 			fill_internal_slot(x, i, old);
@@ -287,6 +308,12 @@ static void check_identity_of_functions(struct planner *x)
 		}
 	}
 	vec__free(&taken);
+}
+
+static void note_held_slots(struct plan *p)
+{
+	for (uint32_t i = 0; i < p->vapi->vapi.n_slots; i++)
+		p->held = p->held || p->slots[i] == SLOT_HELD;
 }
 
 /* ---- all of it ---- */
@@ -343,6 +370,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		check_constructors(&x);
 		fill_slots(&x, &new);
 		check_identity_of_functions(&x);
+		note_held_slots(p);
 		rebind__all(&x);
 		free(old.items);
 		free(new.items);
@@ -393,6 +421,6 @@ void live_map__free(struct live_map *m)
 {
 	free(m->slots);
 	free(m->consts);
-	free(m->words);
+	free(m->held);
 	*m = (struct live_map){0};
 }

@@ -18,22 +18,27 @@
 #include "image/split.h"
 #include "image/unwind_table.h"
 
+/* Of a slot: its function is not in the build, an older image that has it stays mapped for it. */
+#define SLOT_HELD UINT64_MAX
+
 /* Where things of the live build are, beyond what its file says. All empty for vapi's own code. */
 struct live_map {
 	vaddr_t base;   /* of the live image in VAPI space; 0 for vapi's own code */
-	vaddr_t *slots; /* per slot: live's function (an address of its file), 0 for a spare one;
+	vaddr_t *slots; /* per slot: live's function (an address of its file), 0 for a spare one, SLOT_HELD;
 			   NULL: as the VAPI says */
 	size_t n_slots;
+	struct held_slot {
+		uint32_t slot;
+		vaddr_t function; /* an address of the file of the build that brought it */
+		uint8_t build_id[VAPI_BUILD_ID_MAX];
+		uint32_t build_id_len;
+	} * held; /* what is known of the slots that are SLOT_HELD */
+	size_t n_held;
 	struct live_const {
 		vaddr_t at;   /* a constant's address in live's file */
 		vaddr_t home; /* in VAPI space: where its identity is */
 	} * consts;           /* sorted by `at` */
 	size_t n_consts;
-	struct live_word {
-		vaddr_t where; /* a word of read-only data in VAPI space */
-		vaddr_t value; /* what an earlier update put there, in VAPI space */
-	} * words;             /* sorted by `where` */
-	size_t n_words;
 };
 void live_map__free(struct live_map *m);
 
@@ -79,6 +84,7 @@ struct plan {
 	const struct elf_file *vapi, *live, *next; /* borrowed */
 	VEC(struct reason) refusals;               /* empty: fit */
 	VEC(char *) remarks;                       /* what an administrator may want to know */
+	bool held;                                 /* some slot is SLOT_HELD */
 	VEC(struct patch) patches;
 	VEC(struct new_got) new_got;
 	VEC(struct relro_word) words;

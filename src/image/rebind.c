@@ -140,6 +140,16 @@ vaddr_t rebind__stub(struct planner *x, vaddr_t function)
 	return vapi__stub(v, free_slot);
 }
 
+/* The stub of the IFUNC that next resolves by `resolver`; 0 when the VAPI has none. */
+static vaddr_t ifunc_stub(const struct planner *x, vaddr_t resolver)
+{
+	const struct elf_file *vapi = x->p->vapi;
+	for (uint32_t i = 0; i < vapi->vapi.n_used; i++)
+		if ((vapi->slots[i].flags & VAPI_SLOT_IFUNC) && x->p->slots[i] == resolver)
+			return vapi__stub(&vapi->vapi, i);
+	return 0;
+}
+
 /* ---- the GOT ---- */
 
 static bool same_symbol(const struct elf_file *a, uint32_t i, const struct elf_file *b, uint32_t k)
@@ -243,6 +253,12 @@ static bool exported_by(const struct elf_file *e, const struct elf_symbol *s)
 	return false;
 }
 
+static bool is_ifunc(const struct elf_file *e, const struct elf_symbol *s)
+{
+	const struct vapi_slot *slot = elf_file__slot_at(e, s->s.st_value);
+	return ELF64_ST_TYPE(s->s.st_info) == STT_GNU_IFUNC || (slot && (slot->flags & VAPI_SLOT_IFUNC));
+}
+
 static struct got_home find_got_home(struct planner *x, vaddr_t slot)
 {
 	const struct elf_file *vapi = x->p->vapi, *next = x->p->next;
@@ -267,7 +283,7 @@ static struct got_home find_got_home(struct planner *x, vaddr_t slot)
 	if (binds_symbol(r->type) && (r->type != R_X86_64_64 || r->addend == 0)) {
 		const struct elf_symbol *s = &next->symbols[r->symbol];
 		if (s->s.st_shndx != SHN_UNDEF && !exported_by(vapi, s)) /* a new export that its own build uses */
-			return relative_home(x, s->function);
+			return is_ifunc(next, s) ? (struct got_home){0} : relative_home(x, s->function);
 		struct new_got g = {.kind = NEW_GOT_SYMBOL,
 				    .name = s->name,
 				    .version = s->version,
@@ -280,12 +296,9 @@ static struct got_home find_got_home(struct planner *x, vaddr_t slot)
 	}
 	if (r->type == R_X86_64_IRELATIVE) {
 		vaddr_t resolver = elf_file__behind_stub(next, (vaddr_t)r->addend);
-		for (uint32_t i = 0; i < vapi->vapi.n_used; i++)
-			if ((vapi->slots[i].flags & VAPI_SLOT_IFUNC) && x->p->slots[i] == resolver) {
-				struct new_got g = {
-				    .kind = NEW_GOT_VALUE, .value = vapi__stub(&vapi->vapi, i), .relative = true};
-				return (struct got_home){.own = own_got(x, g)};
-			}
+		struct new_got g = {.kind = NEW_GOT_VALUE, .value = ifunc_stub(x, resolver), .relative = true};
+		if (g.value)
+			return (struct got_home){.own = own_got(x, g)};
 	}
 	return (struct got_home){0};
 }
@@ -410,7 +423,16 @@ static void rebind_code_address(struct planner *x, const struct ref *r)
 	const struct code *c = x->p->next_code;
 	vaddr_t target = elf_file__behind_stub(c->elf, r->target);
 	const struct function *f = code__function_at(c, target);
-	if (f && f->start == target && !f->plt && !f->signal_frame) {
+	const struct vapi_slot *slot = elf_file__slot_at(c->elf, r->target);
+	const struct elf_reloc *ifunc = code__plt_reloc(c, target);
+	vaddr_t own_ifunc = 0;
+	if (slot && (slot->flags & VAPI_SLOT_IFUNC))
+		own_ifunc = ifunc_stub(x, slot->function);
+	else if (ifunc && ifunc->type == R_X86_64_IRELATIVE)
+		own_ifunc = ifunc_stub(x, elf_file__behind_stub(c->elf, (vaddr_t)ifunc->addend));
+	if (own_ifunc) {
+		add_patch(x, r->site, r->end, own_ifunc);
+	} else if (f && f->start == target && !f->plt && !f->signal_frame) {
 		vaddr_t stub = rebind__stub(x, target);
 		if (stub)
 			add_patch(x, r->site, r->end, stub);

@@ -85,6 +85,9 @@ bool split__is_function_export(const struct elf_file *e, const struct elf_symbol
 
 static void take(const struct code *code, vaddr_list *out, vaddr_t a)
 {
+	const struct vapi_slot *slot = elf_file__slot_at(code->elf, a);
+	if (slot && (slot->flags & VAPI_SLOT_IFUNC))
+		return; /* what escapes is the variant that the slot holds */
 	const struct function *f = code__function_starting(code, elf_file__behind_stub(code->elf, a));
 	if (f && !f->plt && !f->signal_frame)
 		vec__push(out, f->start);
@@ -543,6 +546,10 @@ static void redirect_addresses_in_code(struct split *s, const struct canonicals 
 	for (size_t i = 0; i < s->code->refs.n; i++) {
 		const struct ref *r = &s->code->refs.items[i];
 		vaddr_t stub = r->kind == REF_ADDRESS ? canonicals__stub(c, &s->v, r->target) : 0;
+		/* the address of an IFUNC of the library's own is that of its PLT entry */
+		const struct elf_reloc *ifunc = r->kind == REF_ADDRESS ? code__plt_reloc(s->code, r->target) : NULL;
+		if (ifunc && ifunc->type == R_X86_64_IRELATIVE)
+			stub = ifunc_stub(s, (vaddr_t)ifunc->addend);
 		if (!stub)
 			continue;
 		int32_t disp = (int32_t)(stub - r->end);

@@ -132,6 +132,50 @@ static struct err *read_image(const struct process *p, const struct mappings *ma
 	return NULL;
 }
 
+/* What each slot holds says better than any record which function it stands for now: one of the live
+ * build, one that only an older image has, or none yet. IFUNC slots hold a variant; for them the
+ * record names the resolver. */
+static struct err *read_slots(const struct process *p, struct loaded *l)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	FREE_CLEANUP uint64_t *table = xmalloc(v->table_len);
+	TRY(process__read(p, loaded__at(l, v->table), table, v->table_len));
+	if (!l->map.slots) {
+		l->map.n_slots = v->n_slots;
+		l->map.slots = xcalloc(v->n_slots, sizeof(vaddr_t));
+	}
+	l->map.held = xcalloc(v->n_slots, sizeof(*l->map.held));
+	for (uint32_t i = 0; i < v->n_slots; i++) {
+		uint64_t word = table[i], in_live = word - l->bias.v - l->map.base;
+		if (i < v->n_used && (l->vapi->slots[i].flags & VAPI_SLOT_IFUNC)) {
+			if (l->live == l->vapi)
+				l->map.slots[i] = l->vapi->slots[i].function;
+			continue;
+		}
+		l->map.slots[i] = 0;
+		if (word == 0)
+			continue;
+		if (elf_file__is_code(l->live, in_live)) {
+			l->map.slots[i] = in_live;
+			continue;
+		}
+		struct held_slot h = {.slot = i};
+		for (size_t k = 0; k < VAPI_IMAGES_MAX && !h.build_id_len; k++) {
+			const struct vapi_image *m = &l->header.image[k];
+			if (m->state != VAPI_IMAGE_MAPPED || word - l->bias.v - m->base >= m->len)
+				continue;
+			h.function = word - l->bias.v - m->base;
+			h.build_id_len = m->build_id_len;
+			memcpy(h.build_id, m->build_id, sizeof(h.build_id));
+		}
+		if (!h.build_id_len)
+			return err__new(ERR_REFUSED, 0, l->path, NULL, "the table of the VAPI leads to unknown code");
+		l->map.slots[i] = SLOT_HELD;
+		l->map.held[l->map.n_held++] = h;
+	}
+	return NULL;
+}
+
 /* ---- the file that stands there now ---- */
 
 /* A path of the process as the tool can open it. */
@@ -210,6 +254,7 @@ static struct err *read_library(const struct process *p, const struct mappings *
 	TRY(check_vapi(l, maps, m));
 	TRY(read_header(p, l));
 	TRY(read_image(p, maps, l));
+	TRY(read_slots(p, l));
 	look_at_next(p, l);
 	return NULL;
 }

@@ -13,7 +13,7 @@ struct loaded {
 	struct elf_file *vapi;     /* the file that the process loaded */
 	struct vapi_header header; /* read from the process; all zero before the first update */
 	struct elf_file *live;     /* the build whose code runs; the same pointer as vapi before the first update */
-	struct live_map map;       /* of live, when it is not vapi */
+	struct live_map map;       /* of live */
 	char *now;                 /* the file that stands there now, as the tool can open it; NULL: none */
 	struct elf_file *next;     /* that file read; NULL when there is none or it could not be read */
 	char *unreadable;          /* why `next` could not be read, or NULL */

@@ -241,6 +241,24 @@ static struct err *find_binding(const struct process *p, const struct scope *s, 
 			"a new import is an IFUNC that nothing in the process has bound yet");
 }
 
+/* The defining library's own use of its IFUNC: an IRELATIVE slot of the same resolver, which the loader filled. */
+static struct err *find_own_choice(const struct process *p, const struct scope_entry *x, vaddr_t resolver, bool *found,
+				   taddr_t *out)
+{
+	*found = false;
+	for (size_t k = 0; k < x->elf->relocs.n; k++) {
+		const struct elf_reloc *r = &x->elf->relocs.items[k];
+		if (r->type != R_X86_64_IRELATIVE || (vaddr_t)r->addend != resolver)
+			continue;
+		uint64_t value;
+		TRY(process__read(p, taddr_add(x->bias, r->where), &value, sizeof(value)));
+		*found = true;
+		out->v = value;
+		break;
+	}
+	return NULL;
+}
+
 static struct err *look_up(const struct process *p, const struct objects *o, struct scope *s, taddr_t bias,
 			   const char *name, const char *version, bool *found, taddr_t *out)
 {
@@ -263,8 +281,10 @@ static struct err *look_up(const struct process *p, const struct objects *o, str
 	if (!d)
 		return NULL;
 	uint8_t type = ELF64_ST_TYPE(d->s.st_info);
-	if (type == STT_GNU_IFUNC)
-		return find_binding(p, s, name, version, found, out);
+	if (type == STT_GNU_IFUNC) {
+		TRY(find_own_choice(p, &s->items[where], d->s.st_value, found, out));
+		return *found ? NULL : find_binding(p, s, name, version, found, out);
+	}
 	if (type == STT_TLS || d->s.st_shndx == SHN_ABS)
 		return err__new(ERR_REFUSED, 0, name, NULL, "a new import is no function and no data");
 	*out = taddr_add(s->items[where].bias, d->s.st_value);

@@ -232,7 +232,7 @@ static struct err *fill_table(struct surgery *s)
 		vaddr_t f = s->plan->slots[i];
 		if (i < v->n_used && (s->l->vapi->slots[i].flags & VAPI_SLOT_IFUNC))
 			TRY(ifunc_successor(s, i, s->table[i], &s->table[i]));
-		else if (f)
+		else if (f && f != SLOT_HELD)
 			s->table[i] = at(s, s->base + f).v;
 	}
 	return NULL;

@@ -62,7 +62,7 @@ static void plan_library(struct result *r)
 		set_reason(r, OUTCOME_NOT_UPDATED, ERR_UNREADABLE, "unreadable", l->unreadable, NULL);
 		return;
 	}
-	struct err *e = plan__make(l->vapi, l->live, l->live == l->vapi ? NULL : &l->map, l->next, &r->plan);
+	struct err *e = plan__make(l->vapi, l->live, &l->map, l->next, &r->plan);
 	if (e) {
 		not_updated(r, e);
 		return;
@@ -226,6 +226,9 @@ void target__prepare(struct target *t, const struct update_options *opt)
 {
 	(void)opt;
 	struct err *e = t->lock < 0 ? lock__take(t->pid, &t->lock) : NULL;
+	size_t pending = 0;
+	for (size_t i = 0; i < t->libraries.n; i++)
+		pending += t->results[i].outcome == OUTCOME_PENDING;
 	for (size_t i = 0; i < t->libraries.n; i++) {
 		struct result *r = &t->results[i];
 		if (r->outcome != OUTCOME_PENDING)
@@ -235,6 +238,8 @@ void target__prepare(struct target *t, const struct update_options *opt)
 				   err__hint(e));
 		else
 			prepare(t, r);
+		if (pending > 1) /* one hand at a time; the commit raises another */
+			dismiss_hand(r);
 	}
 	err__free(e);
 }

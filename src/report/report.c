@@ -167,7 +167,7 @@ static void details_of(const struct report *r, const struct report_target *t, co
 	report__say(r, "  frozen %.3f ms: %zu of %zu threads stopped, %zu left asleep; %.0f ms in all, %u %s\n",
 		    (double)x->frozen_ns / 1e6, x->threads.stopped, x->threads.threads, x->threads.asleep,
 		    (double)x->total_ns / 1e6, x->tries, x->tries == 1 ? "try" : "tries");
-	report__say(r, "  the old code stays mapped; nothing calls it any more\n");
+	report__say(r, "  the old code stays mapped%s\n", x->plan->held ? "" : "; nothing calls it any more");
 	for (size_t i = 0; i < x->plan->remarks.n; i++)
 		report__say(r, "  %s\n", x->plan->remarks.items[i]);
 }
