@@ -8,7 +8,6 @@
 
 enum {
 	STOP_MS = 20,       /* for one thread to stop */
-	BORROW_MS = 2000,   /* for a thread that may be borrowed to come by */
 	PAUSE_FIRST_MS = 2, /* between two attempts to freeze, doubled up to */
 	PAUSE_LAST_MS = 100,
 	RANGES_MAX = 16,
@@ -159,10 +158,11 @@ enum outcome target__outcome(const struct target *t)
 
 /* ---- preparing ---- */
 
-static struct err *raise_hand(struct target *t, struct result *r)
+/* A thread that may be borrowed must come by within the time for one try. */
+static struct err *raise_hand(struct target *t, struct result *r, unsigned timeout_s)
 {
 	struct hand_place place = surgery__hand_place(r->surgery);
-	return hand__raise(t->process, &place, BORROW_MS, &r->hand);
+	return hand__raise(t->process, &place, (int)timeout_s * 1000, &r->hand);
 }
 
 static void dismiss_hand(struct result *r)
@@ -174,9 +174,9 @@ static void dismiss_hand(struct result *r)
 
 /* Takes back what was mapped; the reason for doing so is in the result already. A process in which
  * even that fails runs on as before, with an address range in use that nothing refers to. */
-static void undo(struct target *t, struct result *r)
+static void undo(struct target *t, struct result *r, const struct update_options *opt)
 {
-	struct err *e = r->hand ? NULL : raise_hand(t, r);
+	struct err *e = r->hand ? NULL : raise_hand(t, r, opt->timeout_s);
 	if (!e)
 		e = surgery__undo(r->surgery, r->hand);
 	if (e && err__kind(e) != ERR_GONE)
@@ -186,7 +186,7 @@ static void undo(struct target *t, struct result *r)
 }
 
 /* The state as it is now: another update may have come between, and our own changed the header. */
-static struct err *begin(struct target *t, struct result *r)
+static struct err *begin(struct target *t, struct result *r, const struct update_options *opt)
 {
 	pid_t tracer;
 	TRY(process__alive(t->process));
@@ -202,18 +202,18 @@ static struct err *begin(struct target *t, struct result *r)
 		return err__new(ERR_RETRY, 0, NULL, "run llvupdate again",
 				"the process was updated by somebody else meanwhile");
 	TRY(surgery__new(t->process, l, r->plan, &r->surgery));
-	TRY(raise_hand(t, r));
+	TRY(raise_hand(t, r, opt->timeout_s));
 	return NULL;
 }
 
-static void prepare(struct target *t, struct result *r)
+static void prepare(struct target *t, struct result *r, const struct update_options *opt)
 {
 	uint64_t start = now_ns();
 	r->tries++;
-	struct err *e = begin(t, r);
+	struct err *e = begin(t, r, opt);
 	if (!e && (e = surgery__prepare(r->surgery, r->hand))) {
 		not_updated(r, e);
-		undo(t, r);
+		undo(t, r, opt);
 		release_surgery(r);
 	} else if (e) {
 		not_updated(r, e);
@@ -224,7 +224,6 @@ static void prepare(struct target *t, struct result *r)
 
 void target__prepare(struct target *t, const struct update_options *opt)
 {
-	(void)opt;
 	struct err *e = t->lock < 0 ? lock__take(t->pid, &t->lock) : NULL;
 	size_t pending = 0;
 	for (size_t i = 0; i < t->libraries.n; i++)
@@ -237,7 +236,7 @@ void target__prepare(struct target *t, const struct update_options *opt)
 			set_reason(r, OUTCOME_NOT_UPDATED, err__kind(e), err_kind__name(err__kind(e)), err__text(e),
 				   err__hint(e));
 		else
-			prepare(t, r);
+			prepare(t, r, opt);
 		if (pending > 1) /* one hand at a time; the commit raises another */
 			dismiss_hand(r);
 	}
@@ -270,7 +269,7 @@ static struct err *exchange(struct target *t, struct result *r, const struct upd
 	uint64_t deadline = now_ns() + opt->timeout_s * 1000000000ULL;
 	unsigned pause = PAUSE_FIRST_MS;
 	for (;;) {
-		struct err *e = r->hand ? NULL : raise_hand(t, r);
+		struct err *e = r->hand ? NULL : raise_hand(t, r, opt->timeout_s);
 		if (!e)
 			e = freeze_and_exchange(t, r, opt, committed);
 		dismiss_hand(r); /* used up, or not to be left waiting */
@@ -300,7 +299,7 @@ static void commit(struct target *t, struct result *r, const struct update_optio
 		bool gone = err__kind(e) == ERR_GONE;
 		not_updated(r, e);
 		if (!gone)
-			undo(t, r);
+			undo(t, r, opt);
 	}
 	release_surgery(r);
 	r->total_ns += now_ns() - start;
