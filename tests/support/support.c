@@ -163,6 +163,16 @@ int command__wait(pid_t pid, int seconds)
 	return exit_code_of(status);
 }
 
+bool command__ended(pid_t pid, int *exit_code)
+{
+	int status;
+
+	if (waitpid(pid, &status, WNOHANG) != pid)
+		return false;
+	*exit_code = exit_code_of(status);
+	return true;
+}
+
 void result__free(struct result *r)
 {
 	free(r->out);

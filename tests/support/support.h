@@ -19,10 +19,12 @@ struct result {
 };
 /* Runs argv[0] (looked up in PATH) with nothing on standard input; fails the test after `seconds`. */
 struct result command__run(const char *const argv[], int seconds);
-/* The same for a child that was forked before: starts without waiting. The output is discarded. */
+/* Starts one without waiting for its end. Its output is discarded. */
 pid_t command__start(const char *const argv[]);
 /* Waits for it; -N as above. */
 int command__wait(pid_t pid, int seconds);
+/* Has it ended by now? Then *exit_code says how, and it must not be waited for again. */
+bool command__ended(pid_t pid, int *exit_code);
 void result__free(struct result *r);
 
 /* A new directory under /tmp that the teardown removes with everything in it. Lives until then. */

@@ -268,6 +268,22 @@ Test(real_input, new_imports_bound_at_start)
 	walk("imports", "-now");
 }
 
+/* A build calls an export of its own that the one before does not have. It is called, its address is not
+ * taken: there is a way back. */
+Test(real_input, back_from_a_build_that_calls_its_new_export)
+{
+	struct scene s = scene__begin("imports", "v1");
+
+	target__rounds(s.target, 2, 1);
+	scene__install(&s, "v2-export-calls");
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	scene__install(&s, "v1");
+	scene__update(&s);
+	target__rounds(s.target, 2, 1);
+	free(target__finish(s.target));
+}
+
 /* What a new import of an IFUNC binds to is for the resolver to say, which runs in the process: bound as
  * somebody else in the process has it, or refused; right in either case. */
 Test(real_input, new_import_of_an_ifunc)
