@@ -150,7 +150,7 @@ void freeze__stats(const struct freeze *f, struct freeze_stats *out)
 	*out = (struct freeze_stats){0};
 	for (size_t i = 0; i < f->threads.v.n; i++) {
 		enum rest r = f->threads.v.items[i].rest;
-		out->threads += r != REST_GONE;
+		out->threads += r != REST_GONE && r != REST_IGNORED;
 		out->stopped += r == REST_STOPPED;
 		out->asleep += r == REST_ASLEEP;
 	}

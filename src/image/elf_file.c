@@ -366,7 +366,7 @@ static struct err *read_relr(struct elf_file *e)
 			memcpy(&r.r_addend, in_place, 8);
 			add_reloc(e, &r, ELF_RELR, i);
 		}
-		next = word & 1 ? next + 63 * 8 : word + 8;
+		next = word & 1 ? next + 63UL * 8 : word + 8;
 	}
 	return NULL;
 }
@@ -741,12 +741,12 @@ char *build_id__hex(const uint8_t *id, uint32_t len)
 	if (len == 0)
 		return xstrdup("none");
 	char *s = xmalloc(2 * (size_t)len + 1);
-	for (uint32_t i = 0; i < len; i++) {
+	for (size_t i = 0; i < len; i++) {
 		static const char digits[] = "0123456789abcdef";
 		s[2 * i] = digits[id[i] >> 4];
 		s[2 * i + 1] = digits[id[i] & 15];
 	}
-	s[2 * len] = 0;
+	s[2 * (size_t)len] = 0;
 	return s;
 }
 

@@ -58,13 +58,14 @@ static struct symbol_index symbol_index__make(const struct elf_file *e)
 		if (is_exported(&e->symbols[i]))
 			x.items[x.n++] = &e->symbols[i];
 	if (x.n)
-		qsort(x.items, x.n, sizeof(x.items[0]), by_name);
+		qsort(x.items, x.n, sizeof(const struct elf_symbol *), by_name);
 	return x;
 }
 
 static const struct elf_symbol *symbol_index__find(const struct symbol_index *x, const struct elf_symbol *like)
 {
-	const struct elf_symbol **s = x->n ? bsearch(&like, x->items, x->n, sizeof(x->items[0]), by_name) : NULL;
+	const struct elf_symbol **s =
+	    x->n ? bsearch(&like, x->items, x->n, sizeof(const struct elf_symbol *), by_name) : NULL;
 	return s ? *s : NULL;
 }
 

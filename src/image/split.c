@@ -516,7 +516,7 @@ static struct err *lay_out(struct split *s, const struct split_options *opt, fde
 	v->scratch_len = VAPI_SCRATCH_SIZE;
 	v->window = v->scratch + v->scratch_len;
 	unsigned percent = opt->window_percent ? opt->window_percent : SPLIT_WINDOW_PERCENT;
-	v->window_len = align_up(image_size(in) / 100 * percent, LLU_PAGE) + 16 * LLU_PAGE;
+	v->window_len = align_up(image_size(in) / 100 * percent, LLU_PAGE) + 16UL * LLU_PAGE;
 	if (v->window + v->window_len > INT32_MAX)
 		return refuse(s, "it would not fit into 2 GiB of address space");
 	return NULL;

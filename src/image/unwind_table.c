@@ -47,7 +47,7 @@ bool unwind_table__read(const uint8_t *p, size_t size, vaddr_t at, unwind_rows *
 	memcpy(&n, p + 8, 4);
 	if (n > (size - HEADER_SIZE) / ROW_SIZE)
 		return false;
-	for (uint32_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		int32_t start, fde;
 		memcpy(&start, p + HEADER_SIZE + ROW_SIZE * i, 4);
 		memcpy(&fde, p + HEADER_SIZE + ROW_SIZE * i + 4, 4);

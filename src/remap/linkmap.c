@@ -93,7 +93,7 @@ static void read_name(const struct process *p, taddr_t at, char *out, size_t max
 
 static struct err *read_objects(const struct process *p, struct objects *out)
 {
-	taddr_t at;
+	taddr_t at = {0};
 	struct r_debug debug;
 	TRY(find_r_debug(p, &at));
 	TRY(process__read(p, at, &debug, sizeof(debug)));

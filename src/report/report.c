@@ -14,15 +14,18 @@ void report__error(FILE *to, const char *command, const struct err *e)
 void report__say(const struct report *r, const char *fmt, ...)
 {
 	FILE *const to[] = {r->out, r->log};
-	for (size_t i = 0; i < 2; i++) {
+	char *text = NULL;
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vasprintf(&text, fmt, ap);
+	va_end(ap);
+	for (size_t i = 0; n >= 0 && i < 2; i++) {
 		if (!to[i])
 			continue;
-		va_list ap;
-		va_start(ap, fmt);
-		vfprintf(to[i], fmt, ap);
-		va_end(ap);
+		fputs(text, to[i]);
 		fflush(to[i]);
 	}
+	free(text);
 }
 
 /* ---- states ---- */
@@ -156,12 +159,12 @@ void report__try_end(const struct report *r, unsigned n, unsigned of, size_t lef
 
 static void details_of(const struct report *r, const struct report_target *t, const struct result *x)
 {
-	FREE_CLEANUP char *from = elf_file__build_id(x->library->live);
-	FREE_CLEANUP char *to = x->plan ? elf_file__build_id(x->plan->next) : NULL;
-	if (x->outcome == OUTCOME_NOT_UPDATED || x->outcome == OUTCOME_FAILURE || x->outcome == OUTCOME_PENDING) {
+	if (x->outcome != OUTCOME_SUCCESS || !x->plan) {
 		why_not(r, t, x);
 		return;
 	}
+	FREE_CLEANUP char *from = elf_file__build_id(x->library->live);
+	FREE_CLEANUP char *to = elf_file__build_id(x->plan->next);
 	report__say(r, "Process %s pid %d: %s runs build %s (was %s)\n", name_of(t), t->pid, x->library->path, to,
 		    from);
 	report__say(r, "  frozen %.3f ms: %zu of %zu threads stopped, %zu left asleep; %.0f ms in all, %u %s\n",
