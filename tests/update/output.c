@@ -174,6 +174,81 @@ Test(output, json_of_a_check)
 	}
 }
 
+/* ---- procmap ---- */
+
+enum { PARTS_MAX = 32 };
+
+struct part {
+	char address[40], name[64];
+};
+
+/* The library's own lines of `procmap PID`, older Implementations left out. */
+static size_t parts_of(const struct scene *s, struct part *out)
+{
+	struct result r = command__run(
+	    (const char *const[]){COMMAND_DIR "/procmap", path_of("%d", target__pid(s->target)), NULL}, 60);
+	const char *name = path_of("%s(", s->library);
+	size_t n = 0;
+
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	for (char *line = strtok(r.out, "\n"); line && n < PARTS_MAX; line = strtok(NULL, "\n")) {
+		char *found = strstr(line, name);
+		if (!found || strstr(found, "(older"))
+			continue;
+		cr_assert_eq(sscanf(line, "%39s", out[n].address), 1);
+		snprintf(out[n].name, sizeof(out[n].name), "%.*s", (int)strcspn(found, ")"), found);
+		n++;
+	}
+	result__free(&r);
+	return n;
+}
+
+/* An update moves the Implementation; the VAPI and the data stay where they were. */
+Test(output, procmap_before_and_after)
+{
+	struct scene s = scene__begin("state", "v1");
+	struct part before[PARTS_MAX], after[PARTS_MAX];
+	size_t n = parts_of(&s, before), impl = 0;
+
+	scene__install(&s, "v2");
+	scene__update(&s);
+	cr_assert_eq(parts_of(&s, after), n);
+	for (size_t i = 0; i < n; i++) {
+		bool is_impl = strstr(before[i].name, "(_impl") != NULL;
+		impl += is_impl;
+		cr_assert_str_eq(before[i].name, after[i].name);
+		cr_assert(is_impl == (strcmp(before[i].address, after[i].address) != 0), "%s was at %s, is at %s",
+			  before[i].name, before[i].address, after[i].address);
+	}
+	cr_assert(impl >= 2 && n >= impl + 4, "%zu parts, %zu of the Implementation", n, impl);
+	free(target__finish(s.target));
+}
+
+Test(output, procmap_of_others)
+{
+	static const struct {
+		const char *argument;
+		int exit_code;
+	} cases[] = {{"4194305", 4}, {"none", 2}, {"0", 2}, {"self", 2}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct result r =
+		    command__run((const char *const[]){COMMAND_DIR "/procmap", cases[i].argument, NULL}, 60);
+		cr_assert_eq(r.exit_code, cases[i].exit_code, "procmap %s: exit code %d\n%s", cases[i].argument,
+			     r.exit_code, r.err);
+		cr_assert(strlen(r.err) > 10, "procmap %s says nothing", cases[i].argument);
+		result__free(&r);
+	}
+	struct target *t = target__start((const char *const[]){"/bin/cat", NULL}, NULL);
+	target__ask(t, "hello", "hello");
+	struct result r =
+	    command__run((const char *const[]){COMMAND_DIR "/procmap", path_of("%d", target__pid(t)), NULL}, 60);
+	cr_assert_eq(r.exit_code, 1, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_assert(text__has(r.out, "libc\\.so"), "the mappings of a program without split libraries are not shown");
+	result__free(&r);
+	free(target__finish(t));
+}
+
 Test(output, usage)
 {
 	static const char *const bad[][4] = {{NULL},
