@@ -10,23 +10,29 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 /* A read that sleeps has read nothing yet if it waits for a pipe, a socket, a terminal or the like. One that
  * sleeps interruptibly on a file waits for somebody else's file system (FUSE), whose answer to an
- * interruption is its own. The link is read, the file is not touched. */
+ * interruption is its own. The link is read and the type taken from what the kernel knows (statx(2),
+ * AT_STATX_DONT_SYNC), so that the file system is not asked: that might never answer. */
 static bool reads_a_stream(const struct process *p, uint64_t fd)
 {
 	char path[40];
 	char to[64];
+	struct statx st;
 	snprintf(path, sizeof(path), "fd/%d", (int)fd);
 	ssize_t n = readlinkat(process__dirfd(p), path, to, sizeof(to) - 1);
 	if (n <= 0)
 		return false;
 	to[n] = '\0';
-	return to[0] != '/' || strncmp(to, "/dev/", 5) == 0;
+	if (to[0] != '/' || strncmp(to, "/dev/", 5) == 0)
+		return true;
+	/* a named pipe */
+	return statx(process__dirfd(p), path, AT_STATX_DONT_SYNC, STATX_TYPE, &st) == 0 && S_ISFIFO(st.stx_mode);
 }
 
 static enum restart_class futex_class(const uint64_t arg[6])

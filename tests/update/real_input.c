@@ -1,9 +1,11 @@
 /* Updates of the fixtures' libraries in running programs: each has one thing that an update can break
  * (fixtures/lib says which), and goes v1, v2, v3 and back to v1 in one process. */
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "scene.h"
@@ -391,6 +393,31 @@ Test(real_input, thread_inside_leaves_in_time)
 	target__ask(s.target, "leave", "left");
 	cr_assert_eq(command__wait(tool, 60), 0);
 	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
+/* The only thread sleeps in read(2) of a named pipe, which may be interrupted like that of any pipe. */
+Test(real_input, asleep_on_a_named_pipe)
+{
+	struct scene s = scene__prepare("libstate.so.1", fixture_library("v1", "libstate.so.1"), BY_RENAME);
+	const char *fifo = path_of("%s/fifo", s.dir);
+	const char *env[] = {path_of("LD_LIBRARY_PATH=%s/lib", s.dir), NULL};
+
+	cr_assert_eq(mkfifo(fifo, 0600), 0);
+	s.target = target__start(
+	    (const char *const[]){"/bin/sh", "-c", path_of("exec " FIXTURE_DIR "/state_driver <%s", fifo), NULL}, env);
+	int out = open(fifo, O_WRONLY | O_CLOEXEC);
+	cr_assert_geq(out, 0);
+	target__expect(s.target, "ready");
+	for (int version = 1; version <= 3; version++) {
+		if (version > 1) {
+			scene__install(&s, path_of("v%d", version));
+			scene__update(&s);
+		}
+		cr_assert_eq(write(out, "round\n", 6), 6);
+		target__expect(s.target, path_of("ok %d version=%d", version, version));
+	}
+	close(out);
 	free(target__finish(s.target));
 }
 
