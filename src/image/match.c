@@ -211,10 +211,10 @@ static void match_by_content(struct matcher *x)
 
 /* ---- by references ---- */
 
-/* The instructions of a function as shapes, and which reference each makes. */
+/* The instructions of a function as shapes. */
 struct shapes {
 	uint64_t *hash;
-	int32_t *ref; /* index into refs, or -1 */
+	vaddr_t *at;
 	size_t n;
 };
 
@@ -223,17 +223,13 @@ static struct shapes shapes__make(const struct code *c, const struct function *f
 	struct shapes s = {0};
 	const uint8_t *p = elf_file__at(c->elf, f->start, f->end - f->start);
 	s.hash = xcalloc(f->end - f->start, sizeof(uint64_t));
-	s.ref = xcalloc(f->end - f->start, sizeof(int32_t));
-	uint32_t r = f->first_ref;
+	s.at = xcalloc(f->end - f->start, sizeof(vaddr_t));
 	for (vaddr_t at = f->start; p && at < f->end;) {
 		struct insn i;
 		if (!insn__decode(p + (at - f->start), f->end - at, at, &i))
 			break;
 		s.hash[s.n] = hash_insn(HASH_START, p + (at - f->start), &i, true, true);
-		s.ref[s.n] = -1;
-		if (r < f->first_ref + f->n_refs && c->refs.items[r].insn == at)
-			s.ref[s.n] = (int32_t)r++;
-		s.n++;
+		s.at[s.n++] = at;
 		at += i.len;
 	}
 	return s;
@@ -242,7 +238,91 @@ static struct shapes shapes__make(const struct code *c, const struct function *f
 static void shapes__free(struct shapes *s)
 {
 	free(s->hash);
-	free(s->ref);
+	free(s->at);
+}
+
+/* Two functions being aligned, and who wants to know. */
+struct alignment {
+	struct shapes a, b;
+	match_pair_fn *fn;
+	void *context;
+};
+
+static void shapes_correspond(const struct alignment *x, size_t i, size_t k)
+{
+	x->fn(x->context, x->a.at[i], x->b.at[k]);
+}
+
+enum { EDITS_MAX = 1024 }; /* beyond, only what is before the first and behind the last difference */
+
+/* Walks back along the edit path that Myers' algorithm found ("An O(ND) Difference Algorithm",
+ * 1986): the diagonal steps are the instructions that correspond. */
+static void walk_back(const struct alignment *x, size_t from, size_t na, size_t nb, int **trace, int d)
+{
+	int i = (int)na, k = (int)nb;
+	for (; d >= 0; d--) {
+		const int *v = trace[d] + EDITS_MAX + 1;
+		int diagonal = i - k, before = diagonal;
+		if (d > 0)
+			before = diagonal == -d || (diagonal != d && v[diagonal - 1] < v[diagonal + 1]) ? diagonal + 1
+													: diagonal - 1;
+		int i0 = d > 0 ? v[before] : 0, k0 = d > 0 ? i0 - before : 0;
+		int down = d > 0 && before > diagonal, right = d > 0 && before < diagonal;
+		while (i > i0 + right && k > k0 + down) {
+			i--;
+			k--;
+			shapes_correspond(x, from + (size_t)i, from + (size_t)k);
+		}
+		i = i0;
+		k = k0;
+	}
+}
+
+static void align_middle(const struct alignment *x, size_t from, size_t na, size_t nb)
+{
+	enum { WIDTH = 2 * EDITS_MAX + 3 };
+	FREE_CLEANUP int *v_mem = xcalloc(WIDTH, sizeof(int));
+	int *v = v_mem + EDITS_MAX + 1;
+	int *trace[EDITS_MAX + 1];
+	int d, n_trace = 0;
+	bool found = false;
+	for (d = 0; d <= EDITS_MAX && !found; d++) {
+		trace[n_trace++] = xmemdup(v_mem, WIDTH * sizeof(int));
+		for (int k = -d; k <= d; k += 2) {
+			int i = d == 0 ? 0 : (k == -d || (k != d && v[k - 1] < v[k + 1])) ? v[k + 1] : v[k - 1] + 1;
+			while (i < (int)na && i - k < (int)nb && i - k >= 0 &&
+			       x->a.hash[from + (size_t)i] == x->b.hash[from + (size_t)(i - k)])
+				i++;
+			v[k] = i;
+			if (i >= (int)na && i - k >= (int)nb) {
+				found = true;
+				break;
+			}
+		}
+	}
+	if (found)
+		walk_back(x, from, na, nb, trace, d - 1);
+	for (int i = 0; i < n_trace; i++)
+		free(trace[i]);
+}
+
+void match__align(const struct code *a, const struct function *fa, const struct code *b, const struct function *fb,
+		  match_pair_fn *fn, void *context)
+{
+	struct alignment x = {shapes__make(a, fa), shapes__make(b, fb), fn, context};
+	size_t head = 0, tail = 0;
+	while (head < x.a.n && head < x.b.n && x.a.hash[head] == x.b.hash[head]) {
+		shapes_correspond(&x, head, head);
+		head++;
+	}
+	while (tail < x.a.n - head && tail < x.b.n - head && x.a.hash[x.a.n - 1 - tail] == x.b.hash[x.b.n - 1 - tail]) {
+		shapes_correspond(&x, x.a.n - 1 - tail, x.b.n - 1 - tail);
+		tail++;
+	}
+	if (x.a.n > head + tail && x.b.n > head + tail)
+		align_middle(&x, head, x.a.n - head - tail, x.b.n - head - tail);
+	shapes__free(&x.a);
+	shapes__free(&x.b);
 }
 
 static bool same_plt_import(const struct match *m, vaddr_t a, vaddr_t b)
@@ -263,83 +343,26 @@ static void refs_correspond(struct matcher *x, int32_t ra, int32_t rb)
 				elf_file__behind_stub(x->m->b->elf, b->target), MATCH_REFERENCE);
 }
 
-enum { EDITS_MAX = 1024 }; /* beyond, only what is before the first and behind the last difference */
-
-static void shapes_correspond(struct matcher *x, const struct shapes *a, size_t i, const struct shapes *b, size_t k)
+/* The reference that an instruction makes, by index, or -1. */
+static int32_t ref_of(const struct code *c, vaddr_t insn)
 {
-	if (a->ref[i] >= 0 && b->ref[k] >= 0)
-		refs_correspond(x, a->ref[i], b->ref[k]);
+	size_t lo = 0, hi = c->refs.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (c->refs.items[mid].insn < insn)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < c->refs.n && c->refs.items[lo].insn == insn ? (int32_t)lo : -1;
 }
 
-/* Walks back along the edit path that Myers' algorithm found ("An O(ND) Difference Algorithm",
- * 1986): the diagonal steps are the instructions that correspond. */
-static void walk_back(struct matcher *x, const struct shapes *a, const struct shapes *b, size_t from, size_t na,
-		      size_t nb, int **trace, int d)
+static void insns_correspond(void *context, vaddr_t insn_a, vaddr_t insn_b)
 {
-	int i = (int)na, k = (int)nb;
-	for (; d >= 0; d--) {
-		const int *v = trace[d] + EDITS_MAX + 1;
-		int diagonal = i - k, before = diagonal;
-		if (d > 0)
-			before = diagonal == -d || (diagonal != d && v[diagonal - 1] < v[diagonal + 1]) ? diagonal + 1
-													: diagonal - 1;
-		int i0 = d > 0 ? v[before] : 0, k0 = d > 0 ? i0 - before : 0;
-		int down = d > 0 && before > diagonal, right = d > 0 && before < diagonal;
-		while (i > i0 + right && k > k0 + down) {
-			i--;
-			k--;
-			shapes_correspond(x, a, from + (size_t)i, b, from + (size_t)k);
-		}
-		i = i0;
-		k = k0;
-	}
-}
-
-static void align_middle(struct matcher *x, const struct shapes *a, const struct shapes *b, size_t from, size_t na,
-			 size_t nb)
-{
-	enum { WIDTH = 2 * EDITS_MAX + 3 };
-	FREE_CLEANUP int *v_mem = xcalloc(WIDTH, sizeof(int));
-	int *v = v_mem + EDITS_MAX + 1;
-	int *trace[EDITS_MAX + 1];
-	int d, n_trace = 0;
-	bool found = false;
-	for (d = 0; d <= EDITS_MAX && !found; d++) {
-		trace[n_trace++] = xmemdup(v_mem, WIDTH * sizeof(int));
-		for (int k = -d; k <= d; k += 2) {
-			int i = d == 0 ? 0 : (k == -d || (k != d && v[k - 1] < v[k + 1])) ? v[k + 1] : v[k - 1] + 1;
-			while (i < (int)na && i - k < (int)nb && i - k >= 0 &&
-			       a->hash[from + (size_t)i] == b->hash[from + (size_t)(i - k)])
-				i++;
-			v[k] = i;
-			if (i >= (int)na && i - k >= (int)nb) {
-				found = true;
-				break;
-			}
-		}
-	}
-	if (found)
-		walk_back(x, a, b, from, na, nb, trace, d - 1);
-	for (int i = 0; i < n_trace; i++)
-		free(trace[i]);
-}
-
-static void align_changed(struct matcher *x, const struct function *fa, const struct function *fb)
-{
-	struct shapes a = shapes__make(x->m->a, fa), b = shapes__make(x->m->b, fb);
-	size_t head = 0, tail = 0;
-	while (head < a.n && head < b.n && a.hash[head] == b.hash[head]) {
-		shapes_correspond(x, &a, head, &b, head);
-		head++;
-	}
-	while (tail < a.n - head && tail < b.n - head && a.hash[a.n - 1 - tail] == b.hash[b.n - 1 - tail]) {
-		shapes_correspond(x, &a, a.n - 1 - tail, &b, b.n - 1 - tail);
-		tail++;
-	}
-	if (a.n > head + tail && b.n > head + tail)
-		align_middle(x, &a, &b, head, a.n - head - tail, b.n - head - tail);
-	shapes__free(&a);
-	shapes__free(&b);
+	struct matcher *x = context;
+	int32_t ra = ref_of(x->m->a, insn_a), rb = ref_of(x->m->b, insn_b);
+	if (ra >= 0 && rb >= 0)
+		refs_correspond(x, ra, rb);
 }
 
 static void follow_references(struct matcher *x)
@@ -351,7 +374,7 @@ static void follow_references(struct matcher *x)
 			for (uint32_t i = 0; i < a->n_refs; i++)
 				refs_correspond(x, (int32_t)(a->first_ref + i), (int32_t)(b->first_ref + i));
 		else
-			align_changed(x, a, b);
+			match__align(x->m->a, a, x->m->b, b, insns_correspond, x);
 	}
 }
 

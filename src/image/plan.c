@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "image/planner.h"
+#include "image/gate.h"
 
 void planner__refuse(struct planner *x, const char *code, const char *fmt, ...)
 {
@@ -373,6 +373,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		check_identity_of_functions(&x);
 		note_held_slots(p);
 		rebind__all(&x);
+		gate__judge(&x);
 		free(old.items);
 		free(new.items);
 	}

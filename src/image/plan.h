@@ -73,6 +73,14 @@ struct relro_word {
 	bool in_image; /* value is an address of next's file */
 };
 
+/* What is known of the layout of objects in the heap (gate.h). */
+enum layout_verdict {
+	LAYOUT_NOT_JUDGED, /* the plan was refused before */
+	LAYOUT_NO_SIGN,    /* no sign of change in the code of both builds */
+	LAYOUT_UNCLEAR,    /* cannot be told */
+	LAYOUT_CHANGED,
+};
+
 struct plan_counts {
 	size_t identical, changed, added, removed; /* functions, by their instructions */
 	size_t rebound;                            /* references */
@@ -83,8 +91,9 @@ struct plan_counts {
 struct plan {
 	const struct elf_file *vapi, *live, *next; /* borrowed */
 	VEC(struct reason) refusals;               /* empty: fit */
-	VEC(char *) remarks;                       /* what an administrator may want to know */
-	bool held;                                 /* some slot is SLOT_HELD */
+	enum layout_verdict layout;
+	VEC(char *) remarks; /* what an administrator may want to know */
+	bool held;           /* some slot is SLOT_HELD */
 	VEC(struct patch) patches;
 	VEC(struct new_got) new_got;
 	VEC(struct relro_word) words;

@@ -1,6 +1,8 @@
 /* Text output; see report.h. */
 #include "report/report.h"
 
+#include "image/gate.h"
+
 #include <stdarg.h>
 #include <string.h>
 
@@ -211,7 +213,7 @@ void report__plan(FILE *to, const struct plan *p)
 		p->counts.identical, p->counts.changed, p->counts.added, p->counts.removed, p->counts.new_exports);
 	fprintf(to, "references to what stays: %zu, of them %zu to constants that keep their address\n",
 		p->counts.rebound, p->counts.kept_constants);
-	fprintf(to, "layout of objects in the heap: not judged\n");
+	fprintf(to, "layout of objects in the heap: %s (of layout, not of meaning)\n", layout_verdict__name(p->layout));
 	for (size_t i = 0; i < p->remarks.n; i++)
 		fprintf(to, "note: %s\n", p->remarks.items[i]);
 	for (size_t i = 0; i < p->refusals.n; i++)

@@ -1,0 +1,46 @@
+/* What one instruction does with pointers: enough to follow an address through a function.
+ * Registers are numbered 0-15 in encoding order
+ * (rax rcx rdx rbx rsp rbp rsi rdi r8 .. r15). */
+#ifndef LLU_ARCH_DETAIL_H
+#define LLU_ARCH_DETAIL_H
+
+#include "base/types.h"
+
+enum { REG_NONE = -1, REG_COUNT = 16 };
+
+enum insn_op {
+	OP_OTHER,   /* nothing that is followed; `written` says what it destroys */
+	OP_COPY,    /* dst = src */
+	OP_ADD,     /* dst += imm */
+	OP_ADDRESS, /* dst = address of mem */
+	OP_LOAD,    /* dst = 8 bytes of mem */
+	OP_STORE,   /* 8 bytes of mem = src */
+	OP_PUSH,    /* of src, REG_NONE for anything else */
+	OP_POP,     /* into dst */
+	OP_SET,     /* dst = imm, which is no address */
+};
+
+struct insn_detail {
+	uint8_t op; /* enum insn_op */
+	int8_t dst, src;
+	bool has_mem;       /* accesses (or, OP_ADDRESS, forms) mem */
+	int8_t base, index; /* REG_NONE: none */
+	bool rip;           /* mem is RIP-relative: at `target` */
+	vaddr_t target;
+	int64_t disp;
+	uint16_t size; /* bytes accessed */
+	int64_t imm;
+	uint16_t written; /* bit n: register n is written */
+	bool scales;      /* multiplies by imm, or adds imm to a register: a stride */
+};
+
+struct arch_abi {
+	int8_t stack, result, arg[6];
+	uint16_t lost_by_calls; /* bit n: register n does not survive a call (psABI 3.2.1) */
+};
+extern const struct arch_abi arch_abi;
+
+/* False when the bytes are no instruction. */
+bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn_detail *out);
+
+#endif

@@ -1,0 +1,114 @@
+/* Pointer operations of x86-64 instructions, by Zydis; see detail.h. */
+#include "arch/detail.h"
+
+#include <Zydis/Zydis.h>
+
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11 };
+
+const struct arch_abi arch_abi = {
+    .stack = RSP,
+    .result = RAX,
+    .arg = {RDI, RSI, RDX, RCX, R8, R9},
+    .lost_by_calls = 1 << RAX | 1 << RCX | 1 << RDX | 1 << RSI | 1 << RDI | 1 << R8 | 1 << R9 | 1 << R10 | 1 << R11,
+};
+
+static int8_t number_of(ZydisRegister r)
+{
+	ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15 ? (int8_t)(wide - ZYDIS_REGISTER_RAX)
+									: REG_NONE;
+}
+
+static bool is_wide(const ZydisDecodedOperand *o)
+{
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->size == 64 && number_of(o->reg.value) != REG_NONE;
+}
+
+static void note_memory(const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o, vaddr_t at,
+			struct insn_detail *d)
+{
+	if (d->has_mem || o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS)
+		return;
+	d->has_mem = true;
+	d->base = number_of(o->mem.base);
+	d->index = o->mem.index == ZYDIS_REGISTER_NONE ? REG_NONE : number_of(o->mem.index);
+	d->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	d->size = o->mem.type == ZYDIS_MEMOP_TYPE_AGEN ? 0 : o->size / 8; /* lea reads nothing */
+	d->rip = o->mem.base == ZYDIS_REGISTER_RIP;
+	d->target = at + i->length + (vaddr_t)d->disp;
+}
+
+static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o, struct insn_detail *d)
+{
+	bool reg0 = i->operand_count > 0 && is_wide(&o[0]), reg1 = i->operand_count > 1 && is_wide(&o[1]);
+	bool mem0 = i->operand_count > 0 && o[0].type == ZYDIS_OPERAND_TYPE_MEMORY && o[0].size == 64;
+	bool mem1 = i->operand_count > 1 && o[1].type == ZYDIS_OPERAND_TYPE_MEMORY && o[1].size == 64;
+	bool imm1 = i->operand_count > 1 && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	if (reg0)
+		d->dst = number_of(o[0].reg.value);
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+		if (reg0 && reg1) {
+			d->op = OP_COPY;
+			d->src = number_of(o[1].reg.value);
+		} else if (reg0 && mem1 && d->has_mem) {
+			d->op = OP_LOAD;
+		} else if (mem0 && reg1 && d->has_mem) {
+			d->op = OP_STORE;
+			d->src = number_of(o[1].reg.value);
+		} else if (imm1 && o[0].type == ZYDIS_OPERAND_TYPE_REGISTER) {
+			d->op = OP_SET;
+			d->dst = number_of(o[0].reg.value);
+			d->imm = o[1].imm.value.s;
+		}
+		break;
+	case ZYDIS_MNEMONIC_LEA:
+		if (reg0 && d->has_mem)
+			d->op = OP_ADDRESS;
+		break;
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_SUB:
+		if (reg0 && imm1) {
+			d->op = OP_ADD;
+			d->imm = i->mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s;
+			d->scales = d->dst != RSP;
+		}
+		break;
+	case ZYDIS_MNEMONIC_IMUL:
+		d->scales = i->operand_count > 2 && o[2].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+		break;
+	case ZYDIS_MNEMONIC_PUSH:
+		d->op = OP_PUSH;
+		d->src = reg0 ? number_of(o[0].reg.value) : REG_NONE;
+		break;
+	case ZYDIS_MNEMONIC_POP:
+		if (reg0)
+			d->op = OP_POP;
+		break;
+	default:
+		break;
+	}
+}
+
+bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn_detail *out)
+{
+	ZydisDecoder decoder;
+	ZydisDecodedInstruction i;
+	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
+	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, &i, o)))
+		return false;
+	*out = (struct insn_detail){.dst = REG_NONE, .src = REG_NONE, .base = REG_NONE, .index = REG_NONE};
+	bool nop = i.meta.category == ZYDIS_CATEGORY_NOP || i.meta.category == ZYDIS_CATEGORY_WIDENOP;
+	for (unsigned k = 0; k < i.operand_count && !nop; k++) {
+		if (o[k].type == ZYDIS_OPERAND_TYPE_MEMORY && o[k].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+			note_memory(&i, &o[k], at, out);
+		if (o[k].type == ZYDIS_OPERAND_TYPE_REGISTER && (o[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
+			int8_t r = number_of(o[k].reg.value);
+			if (r != REG_NONE)
+				out->written |= (uint16_t)(1u << r);
+		}
+	}
+	classify(&i, o, out);
+	return true;
+}

@@ -1,0 +1,251 @@
+/* See gate.h. What counts as a sign of change, in code that is not the same in both builds:
+ *
+ *     moved      corresponding instructions use different offsets into an object, and unchanged code does
+ *                not show that the old offset is still in use
+ *     new bytes  code touches bytes of an object that no old code touches: a field was added, also into
+ *                former padding, or became wider
+ *     size       the constant that is the size of an allocation, or of a block that is set or copied, differs
+ *     stride     the distance between the elements of an array differs
+ *
+ * Other constants say nothing: comparisons, flags, and above all __LINE__, which changes wherever a line was
+ * added above. An address whose object cannot be told counts against the update only where its offset is used
+ * nowhere in the old build.
+ */
+#include "image/gate.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "arch/decode.h"
+#include "arch/detail.h"
+#include "image/objects.h"
+
+enum { SIGNS_SHOWN = 6 };
+
+struct gate {
+	struct planner *x;
+	struct objects o;
+	struct access *by_insn; /* new accesses, sorted by instruction */
+	size_t changed, unclear;
+	const struct function *fa, *fb; /* being compared */
+};
+
+static void sign(struct gate *g, size_t *count, const char *code, char *text)
+{
+	if (++*count <= SIGNS_SHOWN)
+		planner__refuse(g->x, code, "%s", text);
+	free(text);
+}
+
+static bool is_same_code(const struct gate *g, int32_t new_function)
+{
+	return g->x->p->match->same_code[new_function];
+}
+
+static bool old_is_same_code(const struct gate *g, int32_t old_function)
+{
+	int32_t n = g->x->p->match->a_to_b[old_function];
+	return n >= 0 && is_same_code(g, n);
+}
+
+/* ---- new bytes ---- */
+
+/* The first access of a class in a sorted list. */
+static size_t first_of(const struct access *list, size_t n, uint32_t class)
+{
+	size_t lo = 0, hi = n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (list[mid].class < class)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Are all bytes of [offset, offset + size) touched by old accesses of the class? */
+static bool covered(const struct gate *g, uint32_t class, int64_t offset, unsigned size, bool *any)
+{
+	int64_t at = offset;
+	size_t i = first_of(g->o.old.items, g->o.old.n, class);
+	*any = i < g->o.old.n && g->o.old.items[i].class == class;
+	for (; i < g->o.old.n && g->o.old.items[i].class == class && at < offset + size; i++) {
+		const struct access *a = &g->o.old.items[i];
+		if (!a->forms_address && a->offset <= at && a->offset + a->size > at) {
+			at = a->offset + a->size;
+			i = first_of(g->o.old.items, g->o.old.n, class) - 1; /* wider ones may start earlier */
+		}
+	}
+	return at >= offset + size;
+}
+
+/* Does any old code use this offset with this width, into whatever object? */
+static bool used_somewhere(const struct gate *g, const struct access *a)
+{
+	for (size_t i = 0; i < g->o.old.n; i++)
+		if (!g->o.old.items[i].forms_address && g->o.old.items[i].offset == a->offset &&
+		    g->o.old.items[i].size >= a->size)
+			return true;
+	return false;
+}
+
+/* Too small to tell one object from another; and lea and add serve for sums of numbers and for steps through
+ * text as well. */
+static bool is_small(int64_t v)
+{
+	return v > -16 && v < 16;
+}
+
+static void judge_access(struct gate *g, const struct access *a)
+{
+	bool any;
+	if (covered(g, a->class, a->offset, a->size, &any) && a->class != CLASS_UNKNOWN)
+		return;
+	if ((a->class == CLASS_UNKNOWN || !any) && (used_somewhere(g, a) || is_small(a->offset)))
+		return;
+	FREE_CLEANUP char *where = code__describe(g->x->p->next_code, a->insn);
+	if (a->class != CLASS_UNKNOWN && any)
+		sign(g, &g->changed, "layout-changed",
+		     xasprintf("%s uses %u bytes at offset 0x%lx of an object, which no old code uses", where, a->size,
+			       a->offset));
+	else
+		sign(g, &g->unclear, "layout-unclear",
+		     xasprintf("%s uses %u bytes at offset 0x%lx of an object that is not known, an offset that no old "
+			       "code uses",
+			       where, a->size, a->offset));
+}
+
+static void judge_accesses(struct gate *g)
+{
+	for (size_t i = 0; i < g->o.new.n; i++) {
+		const struct access *a = &g->o.new.items[i];
+		if (!is_same_code(g, a->function) && !a->forms_address && !a->call_local)
+			judge_access(g, a);
+	}
+}
+
+/* ---- corresponding instructions that differ ---- */
+
+static int by_insn(const void *a, const void *b)
+{
+	const struct access *x = a, *y = b;
+	return (x->insn > y->insn) - (x->insn < y->insn);
+}
+
+static const struct access *access_at(const struct gate *g, vaddr_t insn)
+{
+	struct access key = {.insn = insn};
+	return g->o.new.n ? bsearch(&key, g->by_insn, g->o.new.n, sizeof(key), by_insn) : NULL;
+}
+
+static bool is_size(const struct gate *g, vaddr_t insn)
+{
+	for (size_t i = 0; i < g->o.sizes.n; i++)
+		if (g->o.sizes.items[i].insn == insn)
+			return true;
+	return false;
+}
+
+/* Is there any access through addresses of this class? If not, it may be numbers that are added. */
+static bool is_accessed(const struct access *list, size_t n, uint32_t class)
+{
+	for (size_t i = first_of(list, n, class); i < n && list[i].class == class; i++)
+		if (!list[i].forms_address)
+			return true;
+	return false;
+}
+
+/* Unchanged code still uses the old offset of such an object, and used the new one before: the changed function
+ * merely works with another field. */
+static bool other_field(const struct gate *g, uint32_t class, int64_t from, int64_t to)
+{
+	bool from_stays = false, to_was = false;
+	for (size_t i = 0; i < g->o.new.n && !from_stays; i++) {
+		const struct access *a = &g->o.new.items[i];
+		from_stays = a->offset == from && a->class == class && is_same_code(g, a->function);
+	}
+	for (size_t i = 0; i < g->o.old.n && !to_was; i++) {
+		const struct access *a = &g->o.old.items[i];
+		to_was = a->offset == to && a->class == class && old_is_same_code(g, a->function);
+	}
+	return from_stays && to_was;
+}
+
+static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
+{
+	struct gate *g = context;
+	const struct plan *p = g->x->p;
+	const uint8_t *a = elf_file__at(p->live, at_a, g->fa->end - at_a),
+		      *b = elf_file__at(p->next, at_b, g->fb->end - at_b);
+	struct insn_detail da, db;
+	if (!a || !b || !insn__detail(a, g->fa->end - at_a, at_a, &da) ||
+	    !insn__detail(b, g->fb->end - at_b, at_b, &db))
+		return;
+	FREE_CLEANUP char *where = code__describe(p->next_code, at_b);
+	if (db.has_mem && !db.rip && da.disp != db.disp) {
+		const struct access *x = access_at(g, at_b);
+		int64_t from = x ? x->offset - db.disp + da.disp : 0;
+		bool sum = x && x->forms_address &&
+			   (x->class == CLASS_UNKNOWN ? is_small(from) && is_small(x->offset)
+						      : !is_accessed(g->o.old.items, g->o.old.n, x->class) &&
+							    !is_accessed(g->o.new.items, g->o.new.n, x->class));
+		if (x && !x->call_local && !sum && !other_field(g, x->class, from, x->offset))
+			sign(g, x->class ? &g->changed : &g->unclear, x->class ? "layout-changed" : "layout-unclear",
+			     xasprintf("%s uses offset 0x%lx of an object where the old build uses 0x%lx", where,
+				       x->offset, from));
+	}
+	if (da.imm != db.imm && db.op == OP_SET && is_size(g, at_b))
+		sign(g, &g->changed, "layout-changed",
+		     xasprintf("%s gives 0x%lx as a size where the old build gives 0x%lx", where, db.imm, da.imm));
+	if (da.imm != db.imm && db.scales && !(is_small(da.imm) && is_small(db.imm)))
+		sign(g, &g->unclear, "layout-unclear",
+		     xasprintf("%s steps by 0x%lx where the old build steps by 0x%lx", where, db.imm, da.imm));
+}
+
+static void compare_functions(struct gate *g)
+{
+	const struct plan *p = g->x->p;
+	for (size_t i = 0; i < p->next_code->functions.n; i++) {
+		int32_t old = p->match->b_to_a[i];
+		if (old < 0 || p->match->same_code[i] || p->next_code->functions.items[i].plt)
+			continue;
+		g->fa = &p->live_code->functions.items[old];
+		g->fb = &p->next_code->functions.items[i];
+		match__align(p->live_code, g->fa, p->next_code, g->fb, compare_insns, g);
+	}
+}
+
+/* ---- the verdict ---- */
+
+void gate__judge(struct planner *x)
+{
+	struct gate g = {.x = x};
+	objects__find(x, &g.o);
+	g.by_insn =
+	    xmemdup(g.o.new.items ? g.o.new.items : (struct access *)&g.by_insn, g.o.new.n * sizeof(struct access));
+	if (g.o.new.n)
+		qsort(g.by_insn, g.o.new.n, sizeof(struct access), by_insn);
+	compare_functions(&g);
+	judge_accesses(&g);
+	size_t hidden = (g.changed > SIGNS_SHOWN ? g.changed - SIGNS_SHOWN : 0) +
+			(g.unclear > SIGNS_SHOWN ? g.unclear - SIGNS_SHOWN : 0);
+	if (hidden)
+		planner__refuse(x, g.changed ? "layout-changed" : "layout-unclear", "%zu more signs of changed objects",
+				hidden);
+	x->p->layout = g.changed ? LAYOUT_CHANGED : g.unclear ? LAYOUT_UNCLEAR : LAYOUT_NO_SIGN;
+	free(g.by_insn);
+	objects__free(&g.o);
+}
+
+const char *layout_verdict__name(enum layout_verdict v)
+{
+	static const char *const names[] = {
+	    [LAYOUT_NOT_JUDGED] = "not judged",
+	    [LAYOUT_NO_SIGN] = "no sign of change in the code",
+	    [LAYOUT_UNCLEAR] = "unclear",
+	    [LAYOUT_CHANGED] = "changed",
+	};
+	return names[v];
+}

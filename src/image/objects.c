@@ -1,0 +1,707 @@
+/* See objects.h. One pass over each function in address order; at a label the knowledge of all earlier
+ * jumps to it is met: what they agree on is kept. */
+#include "image/objects.h"
+
+#include <string.h>
+
+#include "arch/decode.h"
+#include "arch/detail.h"
+
+/* ---- classes: union-find over interned names ---- */
+
+enum name_kind {
+	NAME_ARGUMENT, /* of function `a`, number b */
+	NAME_RESULT,   /* of function `a` */
+	NAME_DATA,     /* what lies at home `a` of the library's data */
+	NAME_LOAD,     /* what the word at offset b of an object of class `a` points to */
+	NAME_INDEX,    /* an element of an array in an object of class `a` */
+};
+
+struct name {
+	uint32_t kind;
+	uint64_t a;
+	int64_t b;
+	uint32_t class;
+};
+
+struct child {
+	int64_t key;
+	uint32_t kind, class;
+};
+
+struct object_class {
+	uint32_t parent;
+	bool on_stack;  /* some caller passes the address of something on its stack */
+	bool elsewhere; /* it may be in the heap or in static data */
+	VEC(struct child) children;
+};
+
+struct classes {
+	struct object_class *items;
+	size_t n, cap;
+	struct name *table; /* open addressing */
+	size_t n_names, size;
+};
+
+static uint32_t classes__new(struct classes *c)
+{
+	if (c->n == c->cap) {
+		c->cap = c->cap ? c->cap * 2 : 1024;
+		c->items = xreallocarray(c->items, c->cap, sizeof(*c->items));
+	}
+	c->items[c->n] = (struct object_class){.parent = (uint32_t)c->n};
+	return (uint32_t)c->n++;
+}
+
+static uint32_t classes__find(struct classes *c, uint32_t k)
+{
+	while (c->items[k].parent != k) {
+		c->items[k].parent = c->items[c->items[k].parent].parent;
+		k = c->items[k].parent;
+	}
+	return k;
+}
+
+static uint64_t name_hash(const struct name *n)
+{
+	uint64_t h = n->kind * 0x9e3779b97f4a7c15ULL;
+	h = (h ^ n->a) * 0xff51afd7ed558ccdULL;
+	h = (h ^ (h >> 33) ^ (uint64_t)n->b) * 0xc4ceb9fe1a85ec53ULL;
+	return h ^ (h >> 29);
+}
+
+static void names__grow(struct classes *c)
+{
+	struct name *old = c->table;
+	size_t old_size = c->size;
+	c->size = c->size ? c->size * 2 : 4096;
+	c->table = xcalloc(c->size, sizeof(*c->table));
+	for (size_t i = 0; i < old_size; i++) {
+		if (!old[i].class)
+			continue;
+		size_t k = name_hash(&old[i]) & (c->size - 1);
+		while (c->table[k].class)
+			k = (k + 1) & (c->size - 1);
+		c->table[k] = old[i];
+	}
+	free(old);
+}
+
+static void mark_elsewhere(struct classes *c, uint32_t class)
+{
+	c->items[classes__find(c, class)].elsewhere = true;
+}
+
+static uint32_t class_of(struct classes *c, uint32_t kind, uint64_t a, int64_t b)
+{
+	struct name n = {.kind = kind, .a = a, .b = b};
+	if (2 * (c->n_names + 1) > c->size)
+		names__grow(c);
+	size_t k = name_hash(&n) & (c->size - 1);
+	for (; c->table[k].class; k = (k + 1) & (c->size - 1))
+		if (c->table[k].kind == kind && c->table[k].a == a && c->table[k].b == b)
+			return classes__find(c, c->table[k].class);
+	n.class = classes__new(c);
+	c->items[n.class].elsewhere = kind != NAME_ARGUMENT;
+	c->table[k] = n;
+	c->n_names++;
+	return n.class;
+}
+
+/* The class of what hangs off an object: kept with the object, so that it is joined when objects are. */
+static uint32_t child_of(struct classes *c, uint32_t of, uint32_t kind, int64_t key)
+{
+	of = classes__find(c, of);
+	for (size_t i = 0; i < c->items[of].children.n; i++)
+		if (c->items[of].children.items[i].key == key && c->items[of].children.items[i].kind == kind)
+			return classes__find(c, c->items[of].children.items[i].class);
+	struct child k = {key, kind, classes__new(c)};
+	c->items[k.class].elsewhere = true;
+	vec__push(&c->items[of].children, k);
+	return k.class;
+}
+
+static void join(struct classes *c, uint32_t a, uint32_t b)
+{
+	struct pair {
+		uint32_t a, b;
+	};
+	VEC(struct pair) work = {0};
+	struct pair first = {a, b};
+	vec__push(&work, first);
+	while (work.n) {
+		struct pair p = work.items[--work.n];
+		a = classes__find(c, p.a);
+		b = classes__find(c, p.b);
+		if (a == b || a <= CLASS_STACK || b <= CLASS_STACK)
+			continue;
+		if (c->items[a].children.n < c->items[b].children.n) {
+			uint32_t t = a;
+			a = b;
+			b = t;
+		}
+		c->items[b].parent = a;
+		c->items[a].on_stack = c->items[a].on_stack || c->items[b].on_stack;
+		c->items[a].elsewhere = c->items[a].elsewhere || c->items[b].elsewhere;
+		for (size_t i = 0; i < c->items[b].children.n; i++) {
+			struct child k = c->items[b].children.items[i];
+			bool had = false;
+			for (size_t j = 0; j < c->items[a].children.n && !had; j++) {
+				struct child *o = &c->items[a].children.items[j];
+				if (o->key != k.key || o->kind != k.kind)
+					continue;
+				struct pair both = {o->class, k.class};
+				vec__push(&work, both);
+				had = true;
+			}
+			if (!had)
+				vec__push(&c->items[a].children, k);
+		}
+		vec__free(&c->items[b].children);
+	}
+	vec__free(&work);
+}
+
+/* ---- what is known at one place of a function ---- */
+
+struct value {
+	uint32_t class;      /* CLASS_UNKNOWN: no address that is known */
+	int64_t offset;      /* into the object */
+	vaddr_t constant_at; /* where a constant was set, 0 for none */
+	int8_t argument;     /* the function's own argument, plus 1; 0: not one, or not only */
+};
+
+enum { SLOTS = 48 };
+
+struct state {
+	struct value reg[REG_COUNT];
+	struct {
+		int64_t at; /* relative to the stack pointer on entry */
+		struct value v;
+	} slot[SLOTS];
+	unsigned n_slots;
+};
+
+struct label {
+	vaddr_t at;
+	struct state *state;
+};
+
+struct pass {
+	const struct planner *x;
+	struct classes *classes;
+	const struct code *code;
+	bool new;
+	struct objects *out;
+	uint8_t *size_params; /* bit i: argument i of the function ends up as a size; by name of function */
+	bool changed;         /* size_params grew */
+	const struct function *f;
+	int32_t index;
+	struct state s;
+	VEC(struct label) labels;
+	struct state orphan; /* at the last indirect jump: what a switch's cases start with */
+	bool has_orphan;
+	bool record;
+};
+
+/* Functions have one number in both builds: that of the old one. */
+static uint64_t function_id(const struct pass *p, int32_t i)
+{
+	if (!p->new)
+		return (uint64_t)i;
+	int32_t old = p->x->p->match->b_to_a[i];
+	return old >= 0 ? (uint64_t)old : p->code->functions.n + p->x->p->live_code->functions.n + (uint64_t)i;
+}
+
+static struct value *slot_at(struct state *s, int64_t at)
+{
+	for (unsigned i = 0; i < s->n_slots; i++)
+		if (s->slot[i].at == at)
+			return &s->slot[i].v;
+	return NULL;
+}
+
+static void set_slot(struct state *s, int64_t at, struct value v)
+{
+	struct value *p = slot_at(s, at);
+	if (p) {
+		*p = v;
+	} else if (s->n_slots < SLOTS) {
+		s->slot[s->n_slots].at = at;
+		s->slot[s->n_slots++].v = v;
+	}
+}
+
+static bool same_value(const struct pass *p, const struct value *a, const struct value *b)
+{
+	return a->class && b->class && classes__find(p->classes, a->class) == classes__find(p->classes, b->class) &&
+	       a->offset == b->offset;
+}
+
+static void meet(const struct pass *p, struct state *into, const struct state *from)
+{
+	for (unsigned i = 0; i < REG_COUNT; i++)
+		if (!same_value(p, &into->reg[i], &from->reg[i]))
+			into->reg[i] = (struct value){0};
+	for (unsigned i = 0; i < into->n_slots; i++) {
+		struct value *v = slot_at((struct state *)from, into->slot[i].at);
+		if (!v || !same_value(p, &into->slot[i].v, v))
+			into->slot[i].v = (struct value){0};
+	}
+}
+
+static struct label *label_at(struct pass *p, vaddr_t at)
+{
+	for (size_t i = p->labels.n; i-- > 0;)
+		if (p->labels.items[i].at == at)
+			return &p->labels.items[i];
+	return NULL;
+}
+
+static void flows_to(struct pass *p, vaddr_t target, vaddr_t here)
+{
+	if (target <= here || target >= p->f->end)
+		return; /* a loop's head has been passed already */
+	struct label *l = label_at(p, target);
+	if (l) {
+		meet(p, l->state, &p->s);
+		return;
+	}
+	struct label n = {target, xmemdup(&p->s, sizeof(p->s))};
+	vec__push(&p->labels, n);
+}
+
+/* ---- single instructions ---- */
+
+static struct value load(struct pass *p, struct value base, int64_t disp, bool indexed)
+{
+	if (base.class == CLASS_STACK) {
+		struct value *v = indexed ? NULL : slot_at(&p->s, base.offset + disp);
+		return v ? *v : (struct value){0};
+	}
+	if (base.class == CLASS_UNKNOWN)
+		return (struct value){0};
+	uint32_t object = indexed ? child_of(p->classes, base.class, NAME_INDEX, 0) : base.class;
+	return (struct value){.class = child_of(p->classes, object, NAME_LOAD, indexed ? disp : base.offset + disp)};
+}
+
+/* The object that a RIP-relative operand means: data of the library, by where it lives. */
+static struct value data_object(struct pass *p, vaddr_t target)
+{
+	vaddr_t home = p->new ? layout__home(p->x, target) : layout__home_of_live(p->x, target);
+	bool data = elf_file__is_data(p->code->elf, target);
+	return data && home ? (struct value){.class = class_of(p->classes, NAME_DATA, home, 0)} : (struct value){0};
+}
+
+/* What a slot of the GOT holds: the address of the library's own data, or something foreign. */
+static struct value got_value(struct pass *p, vaddr_t slot)
+{
+	const struct elf_file *e = p->code->elf;
+	const struct elf_reloc *r = elf_file__reloc_at(e, slot);
+	vaddr_t to = 0;
+	if (r && r->type == R_X86_64_RELATIVE)
+		to = (vaddr_t)r->addend;
+	else if (r && r->symbol && e->symbols[r->symbol].s.st_shndx != SHN_UNDEF && r->type == R_X86_64_GLOB_DAT)
+		to = e->symbols[r->symbol].s.st_value;
+	return to && elf_file__is_data(e, to) ? data_object(p, to) : (struct value){0};
+}
+
+static bool is_got_slot(const struct pass *p, vaddr_t target)
+{
+	const struct elf_section *s = elf_file__section_at(p->code->elf, target);
+	return s && strncmp(s->name, ".got", 4) == 0;
+}
+
+static struct value load_data(struct pass *p, vaddr_t target)
+{
+	return is_got_slot(p, target) ? got_value(p, target) : load(p, data_object(p, target), 0, false);
+}
+
+static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
+{
+	if (!p->record || d->rip || d->base == REG_NONE || (d->size == 0 && d->op != OP_ADDRESS))
+		return;
+	struct value base = p->s.reg[d->base];
+	if (base.class == CLASS_STACK || d->base == arch_abi.stack)
+		return;
+	uint32_t class = base.class;
+	int64_t offset = base.offset + d->disp;
+	if (d->index != REG_NONE && class) {
+		class = child_of(p->classes, class, NAME_INDEX, 0);
+		offset = d->disp;
+	} else if (!class) {
+		offset = d->disp;
+	}
+	struct access a = {.class = class,
+			   .function = p->index,
+			   .insn = at,
+			   .offset = offset,
+			   .size = d->size,
+			   .forms_address = d->op == OP_ADDRESS};
+	if (p->new)
+		vec__push(&p->out->new, a);
+	else
+		vec__push(&p->out->old, a);
+}
+
+static void note_size(struct pass *p, struct value v)
+{
+	if (v.argument) {
+		uint64_t id = function_id(p, p->index);
+		uint8_t bit = (uint8_t)(1u << (v.argument - 1));
+		if (!(p->size_params[id] & bit)) {
+			p->size_params[id] |= bit;
+			p->changed = true;
+		}
+	}
+	if (v.constant_at && p->new && p->record) {
+		struct size_argument s = {p->index, v.constant_at};
+		vec__push(&p->out->sizes, s);
+	}
+}
+
+/* Arguments of well-known functions that are sizes of objects: bit i for argument i. */
+static uint8_t sizes_of_import(const char *name)
+{
+	static const struct {
+		const char *name;
+		uint8_t sizes;
+	} known[] = {
+	    {"malloc", 1},         {"calloc", 3},         {"realloc", 2},       {"reallocarray", 6},
+	    {"aligned_alloc", 2},  {"posix_memalign", 4}, {"memalign", 2},      {"memset", 4},
+	    {"memcpy", 4},         {"memmove", 4},        {"mempcpy", 4},       {"__memcpy_chk", 4},
+	    {"__memset_chk", 4},   {"__memmove_chk", 4},  {"g_malloc", 1},      {"g_malloc0", 1},
+	    {"g_realloc", 2},      {"g_malloc_n", 3},     {"g_malloc0_n", 3},   {"g_slice_alloc", 1},
+	    {"g_slice_alloc0", 1}, {"g_slice_free1", 1},  {"g_memdup2", 2},     {"CRYPTO_malloc", 1},
+	    {"CRYPTO_zalloc", 1},  {"CRYPTO_realloc", 2}, {"CRYPTO_memdup", 2}, {"OPENSSL_cleanse", 2},
+	    {"_Znwm", 1},          {"_Znam", 1},          {"_ZdlPvm", 2},       {"bzero", 2},
+	    {"explicit_bzero", 2}, {"xmlMalloc", 1},      {"xmlRealloc", 2},
+	};
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strcmp(known[i].name, name) == 0)
+			return known[i].sizes;
+	return 0;
+}
+
+static void lose_registers(struct pass *p)
+{
+	for (unsigned i = 0; i < REG_COUNT; i++)
+		if (arch_abi.lost_by_calls & (1u << i))
+			p->s.reg[i] = (struct value){0};
+}
+
+static void call_function(struct pass *p, int32_t callee, bool comes_back)
+{
+	uint64_t id = function_id(p, callee);
+	for (unsigned i = 0; i < 6; i++) {
+		struct value v = p->s.reg[arch_abi.arg[i]];
+		uint32_t parameter = class_of(p->classes, NAME_ARGUMENT, id, i);
+		if (v.class > CLASS_STACK && v.offset == 0)
+			join(p->classes, parameter, v.class);
+		else if (v.class == CLASS_STACK)
+			p->classes->items[classes__find(p->classes, parameter)].on_stack = true;
+		else
+			mark_elsewhere(p->classes, parameter);
+		if (p->size_params[id] & (1u << i))
+			note_size(p, v);
+	}
+	lose_registers(p);
+	uint32_t result = class_of(p->classes, NAME_RESULT, id, 0);
+	if (comes_back)
+		p->s.reg[arch_abi.result] = (struct value){.class = result};
+	else
+		join(p->classes, class_of(p->classes, NAME_RESULT, function_id(p, p->index), 0), result);
+}
+
+static void call_import(struct pass *p, const char *name)
+{
+	uint8_t sizes = name ? sizes_of_import(name) : 0;
+	for (unsigned i = 0; i < 6; i++)
+		if (sizes & (1u << i))
+			note_size(p, p->s.reg[arch_abi.arg[i]]);
+	/* through a pointer nobody knows what is called; a constant as its first argument may be a size */
+	if (!name)
+		note_size(p, p->s.reg[arch_abi.arg[0]]);
+	lose_registers(p);
+}
+
+static const char *import_at(const struct pass *p, vaddr_t target)
+{
+	uint32_t s = code__plt_import(p->code, target);
+	return s ? p->code->elf->symbols[s].name : NULL;
+}
+
+static void call(struct pass *p, const struct insn *i, bool comes_back)
+{
+	const struct elf_reloc *got =
+	    i->has_target && !i->is_branch ? elf_file__reloc_at(p->code->elf, i->target) : NULL;
+	if (i->is_branch) {
+		const struct function *f = code__function_at(p->code, i->target);
+		if (f && !f->plt)
+			call_function(p, (int32_t)(f - p->code->functions.items), comes_back);
+		else
+			call_import(p, import_at(p, i->target));
+	} else {
+		call_import(p, got && got->symbol ? p->code->elf->symbols[got->symbol].name : NULL);
+	}
+}
+
+static void move_stack(struct pass *p, int64_t by)
+{
+	p->s.reg[arch_abi.stack].offset += by;
+}
+
+static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
+{
+	struct value *r = p->s.reg;
+	struct value result = {0};
+	if (d->has_mem)
+		note_access(p, d, at);
+	switch (d->op) {
+	case OP_COPY:
+		result = r[d->src];
+		break;
+	case OP_ADD:
+		result = r[d->dst];
+		result.offset += d->imm;
+		result.argument = 0;
+		result.constant_at = 0;
+		break;
+	case OP_SET:
+		result.constant_at = at;
+		break;
+	case OP_ADDRESS:
+		if (d->rip) {
+			result = data_object(p, d->target);
+		} else if (d->base != REG_NONE && r[d->base].class) {
+			result = r[d->base];
+			result.offset += d->disp;
+			result.argument = 0;
+			if (d->index != REG_NONE)
+				result =
+				    r[d->base].class == CLASS_STACK
+					? (struct value){0}
+					: (struct value){.class = child_of(p->classes, r[d->base].class, NAME_INDEX, 0),
+							 .offset = d->disp};
+		}
+		break;
+	case OP_LOAD:
+		if (d->rip)
+			result = load_data(p, d->target);
+		else if (d->base != REG_NONE)
+			result = load(p, r[d->base], d->disp, d->index != REG_NONE);
+		break;
+	case OP_STORE:
+		if (d->base != REG_NONE && !d->rip && d->index == REG_NONE && r[d->base].class == CLASS_STACK) {
+			set_slot(&p->s, r[d->base].offset + d->disp, r[d->src]);
+		} else if (r[d->src].class > CLASS_STACK && r[d->src].offset == 0) {
+			struct value to = d->rip ? load(p, data_object(p, d->target), 0, false)
+						 : load(p, d->base == REG_NONE ? (struct value){0} : r[d->base],
+							d->disp, d->index != REG_NONE);
+			if (to.class > CLASS_STACK)
+				join(p->classes, to.class, r[d->src].class);
+		}
+		return;
+	case OP_PUSH:
+		move_stack(p, -8);
+		set_slot(&p->s, r[arch_abi.stack].offset, d->src == REG_NONE ? (struct value){0} : r[d->src]);
+		return;
+	case OP_POP: {
+		struct value *v = slot_at(&p->s, r[arch_abi.stack].offset);
+		result = v ? *v : (struct value){0};
+		move_stack(p, 8);
+		break;
+	}
+	default:
+		for (unsigned k = 0; k < REG_COUNT; k++)
+			if ((d->written & (1u << k)) && k != (unsigned)arch_abi.stack)
+				r[k] = (struct value){0};
+		return;
+	}
+	r[d->dst] = result;
+}
+
+/* ---- one function ---- */
+
+static void enter(struct pass *p)
+{
+	uint64_t id = function_id(p, p->index);
+	p->s = (struct state){0};
+	for (unsigned i = 0; i < 6; i++)
+		p->s.reg[arch_abi.arg[i]] =
+		    (struct value){.class = class_of(p->classes, NAME_ARGUMENT, id, i), .argument = (int8_t)(i + 1)};
+	p->s.reg[arch_abi.stack] = (struct value){.class = CLASS_STACK};
+	p->has_orphan = false;
+}
+
+/* Takes over what is known at a label. `reached`: the code before it runs on into it. */
+static bool arrive(struct pass *p, vaddr_t at, bool reached)
+{
+	struct label *l = label_at(p, at);
+	if (l) {
+		if (reached)
+			meet(p, l->state, &p->s);
+		p->s = *l->state;
+		free(l->state);
+		*l = p->labels.items[--p->labels.n];
+		return true;
+	}
+	if (reached)
+		return true;
+	if (p->has_orphan)
+		p->s = p->orphan;
+	else
+		memset(&p->s, 0, sizeof(p->s));
+	return true;
+}
+
+static void leave(struct pass *p)
+{
+	struct value v = p->s.reg[arch_abi.result];
+	if (v.class > CLASS_STACK && v.offset == 0)
+		join(p->classes, class_of(p->classes, NAME_RESULT, function_id(p, p->index), 0), v.class);
+}
+
+static void follow_function(struct pass *p, int32_t index)
+{
+	p->index = index;
+	p->f = &p->code->functions.items[index];
+	const uint8_t *bytes = elf_file__at(p->code->elf, p->f->start, p->f->end - p->f->start);
+	bool reached = true;
+	enter(p);
+	for (vaddr_t at = p->f->start; bytes && at < p->f->end;) {
+		const uint8_t *c = bytes + (at - p->f->start);
+		struct insn i;
+		struct insn_detail d;
+		if (!insn__decode(c, p->f->end - at, at, &i) || !insn__detail(c, p->f->end - at, at, &d))
+			break;
+		arrive(p, at, reached);
+		reached = i.flow != FLOW_STOP && i.flow != FLOW_JUMP;
+		bool outside = i.is_branch && (i.target < p->f->start || i.target >= p->f->end);
+		if (i.flow == FLOW_CALL || i.flow == FLOW_CALL_INDIRECT) {
+			step(p,
+			     &(struct insn_detail){.op = OP_OTHER,
+						   .has_mem = d.has_mem,
+						   .base = d.base,
+						   .index = d.index,
+						   .rip = d.rip,
+						   .disp = d.disp,
+						   .size = d.size},
+			     at);
+			call(p, &i, true);
+		} else if (i.is_branch && outside && i.flow == FLOW_JUMP) {
+			call(p, &i, false); /* a tail call */
+		} else if (i.is_branch) {
+			flows_to(p, i.target, at);
+		} else {
+			step(p, &d, at);
+			if (i.flow == FLOW_STOP) {
+				if (d.has_mem || d.dst != REG_NONE || d.written == 0) {
+					p->orphan = p->s;
+					p->has_orphan = true;
+				}
+				leave(p);
+			}
+		}
+		at += i.len;
+	}
+	for (size_t k = 0; k < p->labels.n; k++)
+		free(p->labels.items[k].state);
+	p->labels.n = 0;
+}
+
+/* ---- both builds ---- */
+
+static void run(struct pass *p, bool record)
+{
+	p->record = record;
+	for (size_t i = 0; i < p->code->functions.n; i++)
+		if (!p->code->functions.items[i].plt)
+			follow_function(p, (int32_t)i);
+}
+
+static int by_class(const void *a, const void *b)
+{
+	const struct access *x = a, *y = b;
+	if (x->class != y->class)
+		return x->class < y->class ? -1 : 1;
+	return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static int by_insn(const void *a, const void *b)
+{
+	const struct size_argument *x = a, *y = b;
+	return (x->insn > y->insn) - (x->insn < y->insn);
+}
+
+/* Functions that others call too: exports, and those whose address is taken. */
+static void mark_open_functions(struct pass *p)
+{
+	vaddr_list open = {0};
+	split__taken_functions(p->code, &open);
+	for (size_t i = 0; i < p->code->elf->n_symbols; i++)
+		if (split__is_function_export(p->code->elf, &p->code->elf->symbols[i]))
+			vec__push(&open, p->code->elf->symbols[i].function);
+	for (size_t i = 0; i < open.n; i++) {
+		const struct function *f = code__function_starting(p->code, open.items[i]);
+		for (unsigned k = 0; f && k < 6; k++)
+			mark_elsewhere(p->classes,
+				       class_of(p->classes, NAME_ARGUMENT,
+						function_id(p, (int32_t)(f - p->code->functions.items)), k));
+	}
+	vec__free(&open);
+}
+
+static void settle(struct classes *c, struct access *a)
+{
+	a->class = classes__find(c, a->class);
+	a->call_local = a->class > CLASS_STACK && c->items[a->class].on_stack && !c->items[a->class].elsewhere;
+}
+
+enum { ROUNDS_MAX = 6 }; /* how deep sizes may be handed down through the library's own functions */
+
+void objects__find(const struct planner *x, struct objects *out)
+{
+	struct classes classes = {0};
+	classes__new(&classes); /* CLASS_UNKNOWN */
+	classes__new(&classes); /* CLASS_STACK */
+	size_t ids = x->p->live_code->functions.n + 2 * x->p->next_code->functions.n + 1;
+	struct pass old = {.x = x, .classes = &classes, .code = x->p->live_code, .out = out};
+	struct pass new = {.x = x, .classes = &classes, .code = x->p->next_code, .new = true, .out = out};
+	old.size_params = new.size_params = xcalloc(ids, 1);
+	for (int round = 0; round < ROUNDS_MAX; round++) {
+		old.changed = new.changed = false;
+		run(&old, false);
+		run(&new, false);
+		if (!old.changed && !new.changed)
+			break;
+	}
+	mark_open_functions(&old);
+	mark_open_functions(&new);
+	run(&old, true);
+	run(&new, true);
+	for (size_t i = 0; i < out->old.n; i++)
+		settle(&classes, &out->old.items[i]);
+	for (size_t i = 0; i < out->new.n; i++)
+		settle(&classes, &out->new.items[i]);
+	if (out->old.n)
+		qsort(out->old.items, out->old.n, sizeof(struct access), by_class);
+	if (out->new.n)
+		qsort(out->new.items, out->new.n, sizeof(struct access), by_class);
+	if (out->sizes.n)
+		qsort(out->sizes.items, out->sizes.n, sizeof(struct size_argument), by_insn);
+	for (size_t i = 0; i < classes.n; i++)
+		vec__free(&classes.items[i].children);
+	free(classes.items);
+	free(classes.table);
+	free(old.size_params);
+	vec__free(&old.labels);
+	vec__free(&new.labels);
+}
+
+void objects__free(struct objects *o)
+{
+	vec__free(&o->old);
+	vec__free(&o->new);
+	vec__free(&o->sizes);
+}
