@@ -153,7 +153,10 @@ int main(int argc, char **argv)
 	    checking ? check(argv[optind], argv[optind + 1], json, &fit) : split(argv[optind], out, like);
 	if (e) {
 		/* a refusal is the answer to --check, so it goes where the answer is looked for */
-		report__error(checking && err__kind(e) == ERR_REFUSED ? stdout : stderr, "llusplit", e);
+		if (checking && json)
+			report__refused_json(stdout, e);
+		else
+			report__error(checking && err__kind(e) == ERR_REFUSED ? stdout : stderr, "llusplit", e);
 		return exit_code(e);
 	}
 	return fit ? EXIT_FIT : EXIT_REFUSED;

@@ -221,12 +221,25 @@ static bool listed(const pid_list *l, pid_t pid)
 	return false;
 }
 
+/* Of all processes, those say nothing that end meanwhile, that are never operated on (kernel threads and the
+ * like, refused by process__open), or that belong to others. */
+static bool says_nothing(pid_t pid, const struct err *e)
+{
+	struct process *p = NULL;
+	struct stat st;
+	FREE_CLEANUP char *path = xasprintf("/proc/%d", pid);
+	ERR_CLEANUP struct err *opened = process__open(pid, &p);
+	process__close(p);
+	if (opened || err__kind(e) == ERR_GONE)
+		return true;
+	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
+}
+
 static void add_target(target_list *list, pid_t pid, bool asked_for)
 {
 	struct report_target t = {.pid = pid};
 	t.error = target__open(pid, &t.target);
-	if (t.error && !asked_for) {
-		/* of all processes: those that end meanwhile, kernel threads and the like say nothing */
+	if (t.error && !asked_for && says_nothing(pid, t.error)) {
 		err__free(t.error);
 		return;
 	}
@@ -288,9 +301,24 @@ static void one_try(const struct report *r, target_list *l, unsigned n, const st
 	report__phase(r, "QUERY", false, n, "updated", count_outcome(l, OUTCOME_SUCCESS) - before);
 }
 
+static void finish(const struct report *r, target_list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		if (l->items[i].target)
+			target__give_up(l->items[i].target);
+		if (report__concerns(&l->items[i]))
+			report__details(r, &l->items[i]);
+	}
+	report__final(r, l->items, l->n);
+}
+
 static void update(const struct report *r, target_list *l, const struct options *o)
 {
 	struct update_options opt = {.timeout_s = o->timeout_s, .strict = o->strict};
+	if (count_pending(l) == 0) { /* everything is refused already */
+		finish(r, l);
+		return;
+	}
 	unsigned delay = o->delay_s >= 0 ? (unsigned)o->delay_s : isatty(STDOUT_FILENO) && !o->json ? 10 : 0;
 	report__begins_in(r, delay);
 	sleep(delay);
@@ -303,13 +331,7 @@ static void update(const struct report *r, target_list *l, const struct options 
 		one_try(r, l, n, &opt);
 		report__try_end(r, n, o->tries, n < o->tries ? count_pending(l) : 0);
 	}
-	for (size_t i = 0; i < l->n; i++) {
-		if (l->items[i].target)
-			target__give_up(l->items[i].target);
-		if (report__concerns(&l->items[i]))
-			report__details(r, &l->items[i]);
-	}
-	report__final(r, l->items, l->n);
+	finish(r, l);
 }
 
 static int exit_code(const target_list *l, bool preview)

@@ -18,7 +18,7 @@ struct freeze_options {
 	size_t n_inside;
 	pid_t except; /* the hand's thread id: never stopped or examined; 0 for none */
 	bool strict;  /* stop sleepers too */
-	int stop_ms;  /* bound for one thread to stop; 20 by DESIGN */
+	int stop_ms;  /* bound for one thread to stop */
 };
 
 struct freeze_stats {

@@ -73,6 +73,13 @@ static int32_t index_of(const struct code *c, const struct function *f)
 	return f ? (int32_t)(f - c->functions.items) : -1;
 }
 
+/* Both have symbols, and other ones: place alone does not make them the same. */
+static bool named_apart(const struct match *m, int32_t fa, int32_t fb)
+{
+	const char *a = m->a->functions.items[fa].name, *b = m->b->functions.items[fb].name;
+	return a && b && strcmp(a, b) != 0;
+}
+
 static bool matchable(const struct match *m, int32_t fa, int32_t fb)
 {
 	return fa >= 0 && fb >= 0 && m->a_to_b[fa] < 0 && m->b_to_a[fb] < 0 && !m->a->functions.items[fa].plt &&
@@ -456,7 +463,7 @@ static bool match_run(struct matcher *x, int32_t a0, int32_t a1, int32_t b0, int
 			continue;
 		while (j < b1 && x->m->b_to_a[j] >= 0)
 			j++;
-		if (j < b1 && matchable(x->m, i, j)) {
+		if (j < b1 && matchable(x->m, i, j) && !named_apart(x->m, i, j)) {
 			pair(x, i, j, MATCH_ORDER);
 			any = true;
 		}

@@ -311,12 +311,6 @@ static void check_identity_of_functions(struct planner *x)
 	vec__free(&taken);
 }
 
-static void note_held_slots(struct plan *p)
-{
-	for (uint32_t i = 0; i < p->vapi->vapi.n_slots; i++)
-		p->held = p->held || p->slots[i] == SLOT_HELD;
-}
-
 /* ---- all of it ---- */
 
 static void check_code(struct planner *x)
@@ -371,7 +365,6 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		check_constructors(&x);
 		fill_slots(&x, &new);
 		check_identity_of_functions(&x);
-		note_held_slots(p);
 		rebind__all(&x);
 		gate__judge(&x);
 		free(old.items);

@@ -93,7 +93,6 @@ struct plan {
 	VEC(struct reason) refusals;               /* empty: fit */
 	enum layout_verdict layout;
 	VEC(char *) remarks; /* what an administrator may want to know */
-	bool held;           /* some slot is SLOT_HELD */
 	VEC(struct patch) patches;
 	VEC(struct new_got) new_got;
 	VEC(struct relro_word) words;

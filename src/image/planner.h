@@ -39,6 +39,7 @@ struct planner {
 	vaddr_list targets;           /* what next refers to outside code and state, sorted: bounds of constants */
 	vaddr_t *target_homes;        /* the older home decided for each of them, or 0 */
 	VEC(struct known_string) strings;
+	vaddr_list proven;          /* addresses of next's state that both builds use alike, sorted */
 	VEC(size_t) vapi_got;       /* vapi's relocations that fill its GOT, by index */
 	struct got_home *got_homes; /* by index into next's relocations; decided when first asked for */
 	struct exact *exact;        /* link-time relocations of next, if it has them */

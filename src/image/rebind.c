@@ -381,6 +381,34 @@ static bool in_same_code(const struct planner *x, const struct ref *r)
 	return f && x->p->match->same_code[f - x->p->next_code->functions.items];
 }
 
+static int by_address(const void *a, const void *b)
+{
+	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
+	return (x > y) - (x < y);
+}
+
+/* Addresses of state that unchanged code uses in both builds, and that mean the same there by their section:
+ * something begins at them, so other code that takes them means it too. */
+static void list_proven(struct planner *x)
+{
+	const struct code *c = x->p->next_code;
+	for (size_t i = 0; i < c->refs.n; i++) {
+		const struct ref *r = &c->refs.items[i], *old = old_ref(x, r);
+		if (!old || r->kind == REF_CALL || r->kind == REF_JUMP || !in_same_code(x, r))
+			continue;
+		vaddr_t home = layout__home(x, r->target);
+		if (home && home == layout__home_of_live(x, old->target))
+			vec__push(&x->proven, r->target);
+	}
+	if (x->proven.n)
+		qsort(x->proven.items, x->proven.n, sizeof(vaddr_t), by_address);
+}
+
+static bool is_proven(const struct planner *x, vaddr_t a)
+{
+	return x->proven.n && bsearch(&a, x->proven.items, x->proven.n, sizeof(a), by_address);
+}
+
 static void rebind_state(struct planner *x, const struct ref *r)
 {
 	const struct state_section *s = layout__section(x, r->target);
@@ -397,7 +425,8 @@ static void rebind_state(struct planner *x, const struct ref *r)
 			home = meant->home + (r->target - meant->start);
 	} else if (s->home && !s->got) {
 		home = s->home + (r->target - s->start);
-		if (r->kind == REF_ADDRESS && at_moving_edge(x, s, r->target) && home != old_home)
+		if (r->kind == REF_ADDRESS && at_moving_edge(x, s, r->target) && home != old_home &&
+		    !is_proven(x, r->target))
 			home = old_home && in_same_code(x, r) ? old_home : 0;
 	} else if (old_home && in_same_code(x, r)) {
 		home = old_home;
@@ -602,6 +631,7 @@ void rebind__all(struct planner *x)
 	check_exact(x);
 	list_vapi_got(x);
 	constants__list_targets(x);
+	list_proven(x);
 	for (size_t i = 0; i < p->next_code->refs.n; i++)
 		rebind_ref(x, &p->next_code->refs.items[i]);
 	rebind_unwind(x);
@@ -618,4 +648,5 @@ void rebind__all(struct planner *x)
 	free(x->exact);
 	free(x->got_homes);
 	vec__free(&x->vapi_got);
+	vec__free(&x->proven);
 }

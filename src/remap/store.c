@@ -1,6 +1,7 @@
 /* See store.h. */
 #include "remap/store.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -10,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/alloc.h"
+#include "base/vec.h"
+
+enum { STORE_MAX = 256 << 20 };
 
 static char *folder(void)
 {
@@ -97,6 +100,48 @@ static struct err *create(int dir, const char *path, const char *name, const uin
 	return NULL;
 }
 
+struct entry {
+	char *name;
+	struct timespec used;
+	off_t size;
+};
+
+static int by_use(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+	if (x->used.tv_sec != y->used.tv_sec)
+		return x->used.tv_sec < y->used.tv_sec ? -1 : 1;
+	return (x->used.tv_nsec > y->used.tv_nsec) - (x->used.tv_nsec < y->used.tv_nsec);
+}
+
+/* Removes what was used longest ago until the rest fits; the processes that run an image keep it. */
+static void bound_size(int dir, const char *keep)
+{
+	VEC(struct entry) list = {0};
+	off_t total = 0;
+	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		struct stat st;
+		if (fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+			continue;
+		total += st.st_size;
+		struct entry x = {xstrdup(e->d_name), st.st_mtim, st.st_size};
+		vec__push(&list, x);
+	}
+	if (d)
+		closedir(d);
+	if (list.n)
+		qsort(list.items, list.n, sizeof(list.items[0]), by_use);
+	for (size_t i = 0; i < list.n; i++) {
+		if (total > STORE_MAX && strcmp(list.items[i].name, keep) != 0 &&
+		    unlinkat(dir, list.items[i].name, 0) == 0)
+			total -= list.items[i].size;
+		free(list.items[i].name);
+	}
+	vec__free(&list);
+}
+
 struct err *store__put(const char *name, const void *data, size_t size, struct stored *out)
 {
 	FREE_CLEANUP char *where = folder();
@@ -118,6 +163,8 @@ struct err *store__put(const char *name, const void *data, size_t size, struct s
 		free(path);
 		return err;
 	}
+	futimens(fd, NULL); /* used now */
+	bound_size(dir, file);
 	*out = (struct stored){path, st.st_dev, st.st_ino};
 	return NULL;
 }

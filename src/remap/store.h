@@ -1,6 +1,6 @@
 /* Where relinked images are kept as files, so that processes share their pages: /var/cache/llu for
  * root, $XDG_CACHE_HOME/llu (or ~/.cache/llu) for others. A file that was mapped may be removed at
- * any time: the processes that run it keep it. */
+ * any time: the processes that run it keep it. The folder is held below 256 MiB. */
 #ifndef LLU_REMAP_STORE_H
 #define LLU_REMAP_STORE_H
 

@@ -2,6 +2,7 @@
 #include <json-c/json.h>
 #include <string.h>
 
+#include "image/gate.h"
 #include "report/report.h"
 
 enum { SCHEMA = 1 };
@@ -42,6 +43,8 @@ static void add_plan(struct json_object *o, const struct plan *p)
 	json_object_object_add(o, "functions", f);
 	add_number(o, "new_exports", p->counts.new_exports);
 	add_number(o, "references_rebound", p->counts.rebound);
+	add_number(o, "constants_kept", p->counts.kept_constants);
+	add_text(o, "object_layout", layout_verdict__name(p->layout));
 	for (size_t i = 0; i < p->refusals.n; i++)
 		json_object_array_add(refusals, reason(p->refusals.items[i].code, p->refusals.items[i].text, NULL));
 	for (size_t i = 0; i < p->remarks.n; i++)
@@ -144,5 +147,16 @@ void report__plan_json(FILE *to, const struct plan *p)
 	add_build_id(o, "new_build_id", p->next);
 	json_object_object_add(o, "fit", json_object_new_boolean(p->refusals.n == 0));
 	add_plan(o, p);
+	print(to, o);
+}
+
+void report__refused_json(FILE *to, const struct err *e)
+{
+	struct json_object *o = json_object_new_object(), *refusals = json_object_new_array();
+	add_number(o, "schema", SCHEMA);
+	add_text(o, "operation", "check");
+	json_object_object_add(o, "fit", json_object_new_boolean(false));
+	json_object_array_add(refusals, reason(err_kind__name(err__kind(e)), err__text(e), err__hint(e)));
+	json_object_object_add(o, "refusals", refusals);
 	print(to, o);
 }

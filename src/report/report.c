@@ -90,9 +90,18 @@ static const char *new_module(const struct result *r)
 
 /* ---- preview ---- */
 
+/* Reasons that come from below name the library themselves. */
+static const char *without_path(const struct result *x)
+{
+	size_t n = strlen(x->library->path);
+	return strncmp(x->reason, x->library->path, n) == 0 && strncmp(x->reason + n, ": ", 2) == 0 ? x->reason + n + 2
+												    : x->reason;
+}
+
 static void why_not(const struct report *r, const struct report_target *t, const struct result *x)
 {
-	report__say(r, "Process %s pid %d: %s is not updated: %s\n", name_of(t), t->pid, x->library->path, x->reason);
+	report__say(r, "Process %s pid %d: %s is not updated: %s\n", name_of(t), t->pid, x->library->path,
+		    without_path(x));
 	if (x->plan && x->plan->refusals.n > 1)
 		report__say(r, "  and %zu more reasons (llusplit --check shows them)\n", x->plan->refusals.n - 1);
 	if (x->hint)
@@ -172,7 +181,7 @@ static void details_of(const struct report *r, const struct report_target *t, co
 	report__say(r, "  frozen %.3f ms: %zu of %zu threads stopped, %zu left asleep; %.0f ms in all, %u %s\n",
 		    (double)x->frozen_ns / 1e6, x->threads.stopped, x->threads.threads, x->threads.asleep,
 		    (double)x->total_ns / 1e6, x->tries, x->tries == 1 ? "try" : "tries");
-	report__say(r, "  the old code stays mapped%s\n", x->plan->held ? "" : "; nothing calls it any more");
+	report__say(r, "  the old code stays mapped\n");
 	for (size_t i = 0; i < x->plan->remarks.n; i++)
 		report__say(r, "  %s\n", x->plan->remarks.items[i]);
 }

@@ -57,5 +57,7 @@ void report__json(FILE *to, const char *operation, const struct report_target *l
 /* The plan alone (llusplit --check). */
 void report__plan(FILE *to, const struct plan *p);
 void report__plan_json(FILE *to, const struct plan *p);
+/* The document of llusplit --check for a file that cannot be planned at all. */
+void report__refused_json(FILE *to, const struct err *e);
 
 #endif
