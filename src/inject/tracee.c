@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/ptrace.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -152,11 +153,29 @@ struct err *tracee__poll(struct tracee *t)
 	return NULL;
 }
 
+enum { SPIN_NS = 150000 };
+
+/* Most stops come within microseconds, while the target is held up: to sleep and be woken would cost more than to
+ * look again. The yield lets a target that shares our processor go first. */
+static struct err *spin(struct tracee *t, uint64_t deadline)
+{
+	uint64_t end = clock_ns() + SPIN_NS;
+	if (end > deadline)
+		end = deadline;
+	do {
+		TRY(tracee__poll(t));
+		if (t->state != TRACEE_RUNNING)
+			return NULL;
+		sched_yield();
+	} while (clock_ns() < end);
+	return NULL;
+}
+
 /* A stop announces itself to the tracer by SIGCHLD. With that blocked, nothing can come between the
  * look and the sleep; and should the signal go elsewhere, the next look comes within a millisecond. */
 struct err *tracee__wait(struct tracee *t, uint64_t deadline)
 {
-	TRY(tracee__poll(t));
+	TRY(spin(t, deadline));
 	if (t->state != TRACEE_RUNNING)
 		return NULL;
 	sigset_t chld;
