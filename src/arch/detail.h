@@ -31,7 +31,9 @@ struct insn_detail {
 	uint16_t size; /* bytes accessed */
 	int64_t imm;
 	uint16_t written; /* bit n: register n is written */
+	uint16_t read;    /* bit n: register n is read, other than for an address */
 	bool scales;      /* multiplies by imm, or adds imm to a register: a stride */
+	bool picks_bits;  /* a mask or a shift by imm */
 };
 
 struct arch_abi {

@@ -38,6 +38,37 @@ static void note_memory(const ZydisDecodedInstruction *i, const ZydisDecodedOper
 	d->target = at + i->length + (vaddr_t)d->disp;
 }
 
+/* Masks, shifts and tests of single bits whose last operand is a constant. */
+static void note_bits(const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o, struct insn_detail *d)
+{
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RORX:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
+		break;
+	default:
+		return;
+	}
+	for (unsigned k = 1; k < i->operand_count; k++)
+		if (o[k].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+			d->picks_bits = d->dst != RSP; /* of the stack pointer: alignment */
+			d->imm = o[k].imm.value.s;
+		}
+}
+
 static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o, struct insn_detail *d)
 {
 	bool reg0 = i->operand_count > 0 && is_wide(&o[0]), reg1 = i->operand_count > 1 && is_wide(&o[1]);
@@ -76,6 +107,7 @@ static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
 		break;
 	case ZYDIS_MNEMONIC_IMUL:
 		d->scales = i->operand_count > 2 && o[2].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+		d->imm = d->scales ? o[2].imm.value.s : 0;
 		break;
 	case ZYDIS_MNEMONIC_PUSH:
 		d->op = OP_PUSH;
@@ -108,7 +140,13 @@ bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn_detai
 			if (r != REG_NONE)
 				out->written |= (uint16_t)(1u << r);
 		}
+		if (o[k].type == ZYDIS_OPERAND_TYPE_REGISTER && (o[k].actions & ZYDIS_OPERAND_ACTION_MASK_READ)) {
+			int8_t r = number_of(o[k].reg.value);
+			if (r != REG_NONE)
+				out->read |= (uint16_t)(1u << r);
+		}
 	}
 	classify(&i, o, out);
+	note_bits(&i, o, out);
 	return true;
 }

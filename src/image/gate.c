@@ -6,10 +6,12 @@
  *                former padding, or became wider
  *     size       the constant that is the size of an allocation, or of a block that is set or copied, differs
  *     stride     the distance between the elements of an array differs
+ *     bits       masks and shifts of what was loaded from memory differ: bit-fields moved, or an array whose index
+ *                is masked has grown
  *
- * Other constants say nothing: comparisons, flags, and above all __LINE__, which changes wherever a line was
- * added above. An address whose object cannot be told counts against the update only where its offset is used
- * nowhere in the old build.
+ * Other constants say nothing: comparisons, and above all __LINE__, which changes wherever a line was added above.
+ * An address whose object cannot be told counts against the update only where its offset is not used with that
+ * width anywhere in the old build.
  */
 #include "image/gate.h"
 
@@ -65,7 +67,19 @@ static size_t first_of(const struct access *list, size_t n, uint32_t class)
 	return lo;
 }
 
-/* Are all bytes of [offset, offset + size) touched by old accesses of the class? */
+/* Is there a sign, in an old access, of a field that a new access of `size` bytes at `offset` may be to?
+ * Copies of whole objects and wide stores that clear several fields touch padding too: what starts in front of
+ * the new access speaks for it only when it is narrow enough to be one field (flags are tested by the byte). */
+static bool speaks_for(const struct access *old, int64_t offset, unsigned size)
+{
+	if (old->forms_address)
+		return false;
+	if (size > 8)
+		return true;
+	return old->size <= 8 && (old->offset >= offset || old->size <= 4);
+}
+
+/* Are all bytes of [offset, offset + size) in fields that old accesses of the class show? */
 static bool covered(const struct gate *g, uint32_t class, int64_t offset, unsigned size, bool *any)
 {
 	int64_t at = offset;
@@ -73,7 +87,7 @@ static bool covered(const struct gate *g, uint32_t class, int64_t offset, unsign
 	*any = i < g->o.old.n && g->o.old.items[i].class == class;
 	for (; i < g->o.old.n && g->o.old.items[i].class == class && at < offset + size; i++) {
 		const struct access *a = &g->o.old.items[i];
-		if (!a->forms_address && a->offset <= at && a->offset + a->size > at) {
+		if (speaks_for(a, offset, size) && a->offset <= at && a->offset + a->size > at) {
 			at = a->offset + a->size;
 			i = first_of(g->o.old.items, g->o.old.n, class) - 1; /* wider ones may start earlier */
 		}
@@ -86,7 +100,7 @@ static bool used_somewhere(const struct gate *g, const struct access *a)
 {
 	for (size_t i = 0; i < g->o.old.n; i++)
 		if (!g->o.old.items[i].forms_address && g->o.old.items[i].offset == a->offset &&
-		    g->o.old.items[i].size >= a->size)
+		    g->o.old.items[i].size == a->size)
 			return true;
 	return false;
 }
@@ -103,7 +117,8 @@ static void judge_access(struct gate *g, const struct access *a)
 	bool any;
 	if (covered(g, a->class, a->offset, a->size, &any) && a->class != CLASS_UNKNOWN)
 		return;
-	if ((a->class == CLASS_UNKNOWN || !any) && (used_somewhere(g, a) || is_small(a->offset)))
+	/* at offset 0 nearly every object has something */
+	if ((a->class == CLASS_UNKNOWN || !any) && (a->offset == 0 || used_somewhere(g, a)))
 		return;
 	FREE_CLEANUP char *where = code__describe(g->x->p->next_code, a->insn);
 	if (a->class != CLASS_UNKNOWN && any)
@@ -144,6 +159,14 @@ static bool is_size(const struct gate *g, vaddr_t insn)
 {
 	for (size_t i = 0; i < g->o.sizes.n; i++)
 		if (g->o.sizes.items[i].insn == insn)
+			return true;
+	return false;
+}
+
+static bool is_loaded(const struct gate *g, vaddr_t insn)
+{
+	for (size_t i = 0; i < g->o.bits.n; i++)
+		if (g->o.bits.items[i].insn == insn)
 			return true;
 	return false;
 }
@@ -196,9 +219,17 @@ static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 			     xasprintf("%s uses offset 0x%lx of an object where the old build uses 0x%lx", where,
 				       x->offset, from));
 	}
-	if (da.imm != db.imm && db.op == OP_SET && is_size(g, at_b))
+	int64_t size_a = da.op == OP_ADDRESS ? da.disp : da.imm, size_b = db.op == OP_ADDRESS ? db.disp : db.imm;
+	if (size_a != size_b && !db.rip && (db.op == OP_SET || db.op == OP_ADD || db.op == OP_ADDRESS) &&
+	    is_size(g, at_b))
 		sign(g, &g->changed, "layout-changed",
-		     xasprintf("%s gives 0x%lx as a size where the old build gives 0x%lx", where, db.imm, da.imm));
+		     xasprintf("%s gives 0x%lx as a size where the old build gives 0x%lx", where, size_b, size_a));
+	if (da.imm != db.imm && db.picks_bits && is_loaded(g, at_b))
+		sign(g, &g->unclear, "layout-unclear",
+		     xasprintf(
+			 "%s picks other bits (0x%lx) than the old build (0x%lx): a bit-field or an array may have "
+			 "changed",
+			 where, db.imm, da.imm));
 	if (da.imm != db.imm && db.scales && !(is_small(da.imm) && is_small(db.imm)))
 		sign(g, &g->unclear, "layout-unclear",
 		     xasprintf("%s steps by 0x%lx where the old build steps by 0x%lx", where, db.imm, da.imm));
@@ -243,6 +274,7 @@ const char *layout_verdict__name(enum layout_verdict v)
 {
 	static const char *const names[] = {
 	    [LAYOUT_NOT_JUDGED] = "not judged",
+	    [LAYOUT_PROVED] = "proved by debug information",
 	    [LAYOUT_NO_SIGN] = "no sign of change in the code",
 	    [LAYOUT_UNCLEAR] = "unclear",
 	    [LAYOUT_CHANGED] = "changed",

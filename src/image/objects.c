@@ -169,7 +169,10 @@ struct value {
 	int64_t offset;      /* into the object */
 	vaddr_t constant_at; /* where a constant was set, 0 for none */
 	int8_t argument;     /* the function's own argument, plus 1; 0: not one, or not only */
+	bool loaded;         /* comes from memory, or may */
 };
+
+static const struct value from_memory = {.loaded = true};
 
 enum { SLOTS = 48 };
 
@@ -240,13 +243,16 @@ static bool same_value(const struct pass *p, const struct value *a, const struct
 
 static void meet(const struct pass *p, struct state *into, const struct state *from)
 {
-	for (unsigned i = 0; i < REG_COUNT; i++)
+	for (unsigned i = 0; i < REG_COUNT; i++) {
+		bool loaded = into->reg[i].loaded || from->reg[i].loaded;
 		if (!same_value(p, &into->reg[i], &from->reg[i]))
 			into->reg[i] = (struct value){0};
+		into->reg[i].loaded = loaded;
+	}
 	for (unsigned i = 0; i < into->n_slots; i++) {
 		struct value *v = slot_at((struct state *)from, into->slot[i].at);
 		if (!v || !same_value(p, &into->slot[i].v, v))
-			into->slot[i].v = (struct value){0};
+			into->slot[i].v = from_memory;
 	}
 }
 
@@ -277,12 +283,13 @@ static struct value load(struct pass *p, struct value base, int64_t disp, bool i
 {
 	if (base.class == CLASS_STACK) {
 		struct value *v = indexed ? NULL : slot_at(&p->s, base.offset + disp);
-		return v ? *v : (struct value){0};
+		return v ? *v : from_memory;
 	}
 	if (base.class == CLASS_UNKNOWN)
-		return (struct value){0};
+		return from_memory;
 	uint32_t object = indexed ? child_of(p->classes, base.class, NAME_INDEX, 0) : base.class;
-	return (struct value){.class = child_of(p->classes, object, NAME_LOAD, indexed ? disp : base.offset + disp)};
+	return (struct value){.class = child_of(p->classes, object, NAME_LOAD, indexed ? disp : base.offset + disp),
+			      .loaded = true};
 }
 
 /* The object that a RIP-relative operand means: data of the library, by where it lives. */
@@ -408,7 +415,7 @@ static void call_function(struct pass *p, int32_t callee, bool comes_back)
 	lose_registers(p);
 	uint32_t result = class_of(p->classes, NAME_RESULT, id, 0);
 	if (comes_back)
-		p->s.reg[arch_abi.result] = (struct value){.class = result};
+		p->s.reg[arch_abi.result] = (struct value){.class = result, .loaded = true};
 	else
 		join(p->classes, class_of(p->classes, NAME_RESULT, function_id(p, p->index), 0), result);
 }
@@ -446,6 +453,28 @@ static void call(struct pass *p, const struct insn *i, bool comes_back)
 	}
 }
 
+/* Does the instruction work on something that was loaded, or in memory itself? */
+static bool works_on_loaded(const struct pass *p, const struct insn_detail *d)
+{
+	uint16_t read = d->read;
+	if (d->has_mem && d->size)
+		return true;
+	if (d->has_mem) /* lea */
+		read |=
+		    (uint16_t)((d->base != REG_NONE ? 1u << d->base : 0) | (d->index != REG_NONE ? 1u << d->index : 0));
+	for (unsigned k = 0; k < REG_COUNT; k++)
+		if ((read & (1u << k)) && p->s.reg[k].loaded)
+			return true;
+	return false;
+}
+
+static void note_bits(struct pass *p, const struct insn_detail *d, vaddr_t at)
+{
+	struct bits_picked b = {at};
+	if (d->picks_bits && p->new && p->record &&works_on_loaded(p, d))
+		vec__push(&p->out->bits, b);
+}
+
 static void move_stack(struct pass *p, int64_t by)
 {
 	p->s.reg[arch_abi.stack].offset += by;
@@ -457,6 +486,7 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 	struct value result = {0};
 	if (d->has_mem)
 		note_access(p, d, at);
+	note_bits(p, d, at);
 	switch (d->op) {
 	case OP_COPY:
 		result = r[d->src];
@@ -464,8 +494,7 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 	case OP_ADD:
 		result = r[d->dst];
 		result.offset += d->imm;
-		result.argument = 0;
-		result.constant_at = 0;
+		result.constant_at = at; /* part of a size, if it is one */
 		break;
 	case OP_SET:
 		result.constant_at = at;
@@ -473,10 +502,12 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 	case OP_ADDRESS:
 		if (d->rip) {
 			result = data_object(p, d->target);
-		} else if (d->base != REG_NONE && r[d->base].class) {
+		} else if (d->base != REG_NONE && !r[d->base].class) {
+			result.constant_at = at;
+		} else if (d->base != REG_NONE) {
 			result = r[d->base];
 			result.offset += d->disp;
-			result.argument = 0;
+			result.constant_at = at;
 			if (d->index != REG_NONE)
 				result =
 				    r[d->base].class == CLASS_STACK
@@ -508,14 +539,15 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 		return;
 	case OP_POP: {
 		struct value *v = slot_at(&p->s, r[arch_abi.stack].offset);
-		result = v ? *v : (struct value){0};
+		result = v ? *v : from_memory;
 		move_stack(p, 8);
 		break;
 	}
 	default:
+		result.loaded = works_on_loaded(p, d);
 		for (unsigned k = 0; k < REG_COUNT; k++)
 			if ((d->written & (1u << k)) && k != (unsigned)arch_abi.stack)
-				r[k] = (struct value){0};
+				r[k] = result;
 		return;
 	}
 	r[d->dst] = result;
@@ -548,10 +580,13 @@ static bool arrive(struct pass *p, vaddr_t at, bool reached)
 	}
 	if (reached)
 		return true;
-	if (p->has_orphan)
+	if (p->has_orphan) {
 		p->s = p->orphan;
-	else
-		memset(&p->s, 0, sizeof(p->s));
+		return true;
+	}
+	memset(&p->s, 0, sizeof(p->s));
+	for (unsigned i = 0; i < REG_COUNT; i++)
+		p->s.reg[i] = from_memory;
 	return true;
 }
 
@@ -704,4 +739,5 @@ void objects__free(struct objects *o)
 	vec__free(&o->old);
 	vec__free(&o->new);
 	vec__free(&o->sizes);
+	vec__free(&o->bits);
 }

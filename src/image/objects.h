@@ -33,12 +33,18 @@ struct access {
 /* An argument that ends up as the size of an allocation, or of a block that is set or copied. */
 struct size_argument {
 	int32_t function; /* of the new build that calls */
-	vaddr_t insn;     /* where the constant is set */
+	vaddr_t insn;     /* where the constant is set, or added */
+};
+
+/* A mask or shift of what was loaded from memory, or in memory. */
+struct bits_picked {
+	vaddr_t insn; /* of new code */
 };
 
 struct objects {
 	VEC(struct access) old, new;     /* sorted by class, then offset */
 	VEC(struct size_argument) sizes; /* sorted by insn; of new code */
+	VEC(struct bits_picked) bits;    /* in no order; of new code */
 };
 
 /* Follows addresses through both builds. The caller releases it with objects__free(). */

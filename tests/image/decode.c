@@ -12,7 +12,7 @@
 TestSuite(decode, .timeout = 240);
 
 static const char *const libraries[] = {
-    "libc.so.6",    "libm.so.6",   "libcrypto.so.3", "libssl.so.3",    "liblzma.so.5", "libz.so.1",
+    "libc.so.6",     "libm.so.6",   "libcrypto.so.3", "libssl.so.3",    "liblzma.so.5",   "libz.so.1",
     "libexpat.so.1", "libelf.so.1", "libdw.so.1",     "libstdc++.so.6", "libpng16.so.16",
 };
 
