@@ -76,7 +76,7 @@ static struct err *as_split(struct elf_file **e)
 	return NULL;
 }
 
-static struct err *check(const char *old_path, const char *new_path, bool json, bool *fit)
+static struct err *check(const char *old_path, const char *new_path, bool json, bool require_proof, bool *fit)
 {
 	ELF_CLEANUP struct elf_file *old = NULL, *next = NULL;
 	__attribute__((cleanup(plan__cleanup))) struct plan *plan = NULL;
@@ -84,6 +84,8 @@ static struct err *check(const char *old_path, const char *new_path, bool json, 
 	TRY(elf_file__read(new_path, &next));
 	TRY(as_split(&old));
 	TRY(plan__make(old, old, NULL, next, &plan));
+	if (require_proof)
+		plan__require_proof(plan);
 	if (json)
 		report__plan_json(stdout, plan);
 	else
@@ -93,31 +95,29 @@ static struct err *check(const char *old_path, const char *new_path, bool json, 
 }
 
 static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
-			    "       llusplit --check OLD.so NEW.so [--json]\n"
+			    "       llusplit --check OLD.so NEW.so [--require-proof] [--json]\n"
 			    "\n"
 			    "Makes an LLU-capable library OUT.so from any finished shared library IN.so,\n"
 			    "or says whether NEW.so can take over from OLD.so in a running process.\n"
 			    "  -o, --output FILE   where to write it\n"
 			    "      --like OLD.so   keep the slot order of an earlier split library\n"
 			    "      --check         plan the update alone; both files split or plain\n"
+			    "      --require-proof only debug information will do for the layout\n"
 			    "      --json          print the plan as JSON\n"
 			    "      --help, --version\n"
 			    "Exit: 0 done or fit, 2 usage, 3 refused, 4 unreadable.\n";
 
 int main(int argc, char **argv)
 {
-	enum { OPT_LIKE = 256, OPT_CHECK, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_LIKE = 256, OPT_CHECK, OPT_PROOF, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option options[] = {
-	    {"output", required_argument, NULL, 'o'},
-	    {"like", required_argument, NULL, OPT_LIKE},
-	    {"check", no_argument, NULL, OPT_CHECK},
-	    {"json", no_argument, NULL, OPT_JSON},
-	    {"help", no_argument, NULL, OPT_HELP},
-	    {"version", no_argument, NULL, OPT_VERSION},
-	    {NULL, 0, NULL, 0},
+	    {"output", required_argument, NULL, 'o'},    {"like", required_argument, NULL, OPT_LIKE},
+	    {"check", no_argument, NULL, OPT_CHECK},     {"require-proof", no_argument, NULL, OPT_PROOF},
+	    {"json", no_argument, NULL, OPT_JSON},       {"help", no_argument, NULL, OPT_HELP},
+	    {"version", no_argument, NULL, OPT_VERSION}, {NULL, 0, NULL, 0},
 	};
 	const char *out = NULL, *like = NULL;
-	bool checking = false, json = false, fit = true;
+	bool checking = false, json = false, require_proof = false, fit = true;
 	int c;
 	while ((c = getopt_long(argc, argv, "o:", options, NULL)) != -1) {
 		switch (c) {
@@ -129,6 +129,9 @@ int main(int argc, char **argv)
 			break;
 		case OPT_CHECK:
 			checking = true;
+			break;
+		case OPT_PROOF:
+			require_proof = true;
 			break;
 		case OPT_JSON:
 			json = true;
@@ -144,13 +147,14 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	bool good = checking ? optind + 2 == argc && !out && !like : optind + 1 == argc && out && !json;
+	bool good =
+	    checking ? optind + 2 == argc && !out && !like : optind + 1 == argc && out && !json && !require_proof;
 	if (!good) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	ERR_CLEANUP struct err *e =
-	    checking ? check(argv[optind], argv[optind + 1], json, &fit) : split(argv[optind], out, like);
+	ERR_CLEANUP struct err *e = checking ? check(argv[optind], argv[optind + 1], json, require_proof, &fit)
+					     : split(argv[optind], out, like);
 	if (e) {
 		/* a refusal is the answer to --check, so it goes where the answer is looked for */
 		if (checking && json)

@@ -28,7 +28,7 @@ typedef VEC(pid_t) pid_list;
 typedef VEC(struct report_target) target_list;
 
 struct options {
-	bool preview, all, json, strict;
+	bool preview, all, json, strict, require_proof;
 	pid_list pids, except;
 	unsigned tries, timeout_s;
 	int delay_s; /* -1: not said */
@@ -89,7 +89,7 @@ static int wrong(const char *what)
 /* -1: go on; else the exit code. */
 static int parse(int argc, char **argv, struct options *o)
 {
-	enum { OPT_DELAY = 256, OPT_STRICT, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_DELAY = 256, OPT_STRICT, OPT_PROOF, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option long_options[] = {
 	    {"preview", no_argument, NULL, 'P'},
 	    {"pids", required_argument, NULL, 'p'},
@@ -100,6 +100,7 @@ static int parse(int argc, char **argv, struct options *o)
 	    {"log", required_argument, NULL, 'l'},
 	    {"delay", required_argument, NULL, OPT_DELAY},
 	    {"strict", no_argument, NULL, OPT_STRICT},
+	    {"require-proof", no_argument, NULL, OPT_PROOF},
 	    {"json", no_argument, NULL, OPT_JSON},
 	    {"help", no_argument, NULL, OPT_HELP},
 	    {"version", no_argument, NULL, OPT_VERSION},
@@ -144,6 +145,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case OPT_STRICT:
 			o->strict = true;
+			break;
+		case OPT_PROOF:
+			o->require_proof = true;
 			break;
 		case OPT_JSON:
 			o->json = true;
@@ -235,10 +239,10 @@ static bool says_nothing(pid_t pid, const struct err *e)
 	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
 }
 
-static void add_target(target_list *list, pid_t pid, bool asked_for)
+static void add_target(target_list *list, pid_t pid, bool asked_for, bool require_proof)
 {
 	struct report_target t = {.pid = pid};
-	t.error = target__open(pid, &t.target);
+	t.error = target__open(pid, require_proof, &t.target);
 	if (t.error && !asked_for && says_nothing(pid, t.error)) {
 		err__free(t.error);
 		return;
@@ -246,14 +250,14 @@ static void add_target(target_list *list, pid_t pid, bool asked_for)
 	vec__push(list, t);
 }
 
-static void add_all(target_list *list, const pid_list *except)
+static void add_all(target_list *list, const pid_list *except, bool require_proof)
 {
 	DIR *d = opendir("/proc");
 	for (struct dirent *e; d && (e = readdir(d));) {
 		long pid;
 		if (isdigit((unsigned char)e->d_name[0]) && parse_number(e->d_name, 1, INT32_MAX, &pid) &&
 		    pid != getpid() && !listed(except, (pid_t)pid))
-			add_target(list, (pid_t)pid, false);
+			add_target(list, (pid_t)pid, false, require_proof);
 	}
 	if (d)
 		closedir(d);
@@ -360,9 +364,9 @@ static int run(const struct options *o)
 {
 	target_list list = {0};
 	for (size_t i = 0; i < o->pids.n; i++)
-		add_target(&list, o->pids.items[i], true);
+		add_target(&list, o->pids.items[i], true, o->require_proof);
 	if (o->pids.n == 0)
-		add_all(&list, &o->except);
+		add_all(&list, &o->except, o->require_proof);
 
 	struct report r = {.out = o->json ? NULL : stdout};
 	if (!o->preview || o->log)

@@ -9,6 +9,10 @@
 
 #include "image/planner.h"
 
+/* Judges the update from the debug information of both builds, when both have it for all their code: the layout
+ * is proved, or refused with the difference. False: not to be had; the code must tell. */
+bool proof__judge(struct planner *x);
+
 /* Judges the update from the code of both builds and writes x->p->layout. Needs match, state layout and
  * slots of the plan. */
 void gate__judge(struct planner *x);

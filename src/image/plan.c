@@ -366,7 +366,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		fill_slots(&x, &new);
 		check_identity_of_functions(&x);
 		rebind__all(&x);
-		gate__judge(&x);
+		if (!proof__judge(&x))
+			gate__judge(&x);
 		free(old.items);
 		free(new.items);
 	}
@@ -377,6 +378,14 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	free(x.target_homes);
 	*out = p;
 	return NULL;
+}
+
+void plan__require_proof(struct plan *p)
+{
+	struct planner x = {.p = p};
+	if (p->refusals.n == 0 && p->layout != LAYOUT_PROVED)
+		planner__refuse(&x, "layout-not-proved",
+				"the layout of objects in the heap is not proved by debug information of both builds");
 }
 
 void plan__free(struct plan *p)

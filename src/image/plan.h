@@ -76,6 +76,7 @@ struct relro_word {
 /* What is known of the layout of objects in the heap (gate.h). */
 enum layout_verdict {
 	LAYOUT_NOT_JUDGED, /* the plan was refused before */
+	LAYOUT_PROVED,     /* by debug information of both builds */
 	LAYOUT_NO_SIGN,    /* no sign of change in the code of both builds */
 	LAYOUT_UNCLEAR,    /* cannot be told */
 	LAYOUT_CHANGED,
@@ -111,6 +112,8 @@ struct plan {
  * plan; the caller frees it with plan__free(). */
 MUST_CHECK struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live, const struct live_map *map,
 				  const struct elf_file *next, struct plan **out);
+/* Refuses a plan whose layout of heap objects is not proved, for those who want no less. */
+void plan__require_proof(struct plan *p);
 void plan__free(struct plan *p);
 void plan__cleanup(struct plan **p);
 

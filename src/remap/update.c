@@ -52,7 +52,7 @@ static void not_updated(struct result *r, struct err *e)
 
 /* ---- looking and planning ---- */
 
-static void plan_library(struct result *r)
+static void plan_library(struct result *r, bool require_proof)
 {
 	struct loaded *l = r->library;
 	if (!l->outdated)
@@ -66,6 +66,8 @@ static void plan_library(struct result *r)
 		not_updated(r, e);
 		return;
 	}
+	if (require_proof)
+		plan__require_proof(r->plan);
 	if (r->plan->refusals.n) {
 		const struct reason *first = &r->plan->refusals.items[0];
 		set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, first->code, first->text,
@@ -75,7 +77,7 @@ static void plan_library(struct result *r)
 	r->outcome = OUTCOME_PENDING;
 }
 
-struct err *target__open(pid_t pid, struct target **out)
+struct err *target__open(pid_t pid, bool require_proof, struct target **out)
 {
 	struct target *t = xcalloc(1, sizeof(*t));
 	t->pid = pid;
@@ -92,7 +94,7 @@ struct err *target__open(pid_t pid, struct target **out)
 	t->results = xcalloc(t->libraries.n, sizeof(*t->results));
 	for (size_t i = 0; i < t->libraries.n; i++) {
 		t->results[i].library = &t->libraries.items[i];
-		plan_library(&t->results[i]);
+		plan_library(&t->results[i], require_proof);
 	}
 	*out = t;
 	return NULL;

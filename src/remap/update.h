@@ -56,8 +56,9 @@ struct update_options {
 };
 
 /* Looks at a process and plans the update of each outdated library. Errors: as process__open() and
- * discover__libraries(). A plan that refuses is no error: the result says NOT UPDATED. */
-MUST_CHECK struct err *target__open(pid_t pid, struct target **out);
+ * discover__libraries(). With `require_proof`, no less than proof of the objects' layout will do (gate.h). A plan that
+ * refuses is no error: the result says NOT UPDATED. */
+MUST_CHECK struct err *target__open(pid_t pid, bool require_proof, struct target **out);
 void target__close(struct target *t);
 
 /* Is anything to be updated (refused or not)? */

@@ -54,6 +54,30 @@ Test(real_input, state_with_debug_information)
 	walk("state", "-debug");
 }
 
+/* Who wants no less than proof gets it from debug information, and a refusal without. */
+Test(real_input, proof_required)
+{
+	struct scene proved = scene__begin("state", "v1-debug"), unproved = scene__begin("state", "v1");
+	const char *const require[] = {"--require-proof", NULL};
+
+	target__rounds(proved.target, 1, 1);
+	scene__install(&proved, "v2-debug");
+	struct result r = scene__llvupdate(&proved, require);
+	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+	result__free(&r);
+	target__rounds(proved.target, 2, 2);
+	free(target__finish(proved.target));
+
+	target__rounds(unproved.target, 1, 1);
+	scene__install(&unproved, "v2");
+	r = scene__llvupdate(&unproved, require);
+	cr_assert_eq(r.exit_code, 3, "%s%s", r.out, r.err);
+	cr_assert(text__has(r.out, "is not proved by debug information"), "%s", r.out);
+	result__free(&r);
+	target__rounds(unproved.target, 1, 1);
+	free(target__finish(unproved.target));
+}
+
 Test(real_input, state_bound_at_start)
 {
 	walk("state", "-now");

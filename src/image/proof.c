@@ -1,0 +1,58 @@
+/* The strongest evidence for the gate: debug information of both builds says what every type looks like. Where both
+ * have it, for all code that may work on objects, the layout is proved, or the difference is named. */
+#include "image/gate.h"
+#include "image/types.h"
+
+/* All code with an unwind entry, except PLTs: what the types say nothing about would be a hole in the proof. */
+static bool covers_all(const struct types *t, const struct code *c)
+{
+	for (size_t i = 0; i < c->functions.n; i++) {
+		const struct function *f = &c->functions.items[i];
+		if (f->fde && !f->plt && !types__covers(t, f->start))
+			return false;
+	}
+	return true;
+}
+
+static void report(struct planner *x, struct types_report *r)
+{
+	enum { SHOWN = 8 };
+	for (size_t i = 0; i < r->differences.n && i < SHOWN; i++)
+		planner__refuse(x, "layout-changed", "%s", r->differences.items[i]);
+	if (r->n_differences > SHOWN)
+		planner__refuse(x, "layout-changed", "%zu more differences between types", r->n_differences - SHOWN);
+}
+
+static struct err *compare(struct planner *x, const struct types *old, const struct types *new)
+{
+	struct types_report r = {0};
+	struct err *e = types__compare(old, new, &r);
+	if (!e)
+		e = types__compare_statics(old, new, &r);
+	if (!e) {
+		report(x, &r);
+		x->p->layout = r.n_differences ? LAYOUT_CHANGED : LAYOUT_PROVED;
+	}
+	types_report__free(&r);
+	return e;
+}
+
+bool proof__judge(struct planner *x)
+{
+	TYPES_CLEANUP struct types *old = NULL, *new = NULL;
+	ERR_CLEANUP struct err *e = types__find(x->p->live, NULL, &old);
+	if (!e)
+		e = types__find(x->p->next, NULL, &new);
+	if (!e && (!types__found(old) || !types__found(new)))
+		return false;
+	bool whole = !e && covers_all(old, x->p->live_code) && covers_all(new, x->p->next_code);
+	if (!e)
+		e = compare(x, old, new);
+	if (e) { /* damaged debug information proves nothing */
+		planner__remark(x, "%s", err__text(e));
+		x->p->layout = LAYOUT_NOT_JUDGED;
+		return false;
+	}
+	/* types that differ are a change whatever else there is; equal ones prove what they cover */
+	return whole || x->p->layout == LAYOUT_CHANGED;
+}
