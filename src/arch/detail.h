@@ -34,6 +34,8 @@ struct insn_detail {
 	uint16_t read;    /* bit n: register n is read, other than for an address */
 	bool scales;      /* multiplies by imm, or adds imm to a register: a stride */
 	bool picks_bits;  /* a mask or a shift by imm */
+	uint64_t bits;    /* of a mask: the bits that it is about */
+	int8_t shift;     /* bits to the right, by a constant */
 };
 
 struct arch_abi {

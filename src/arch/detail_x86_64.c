@@ -38,6 +38,28 @@ static void note_memory(const ZydisDecodedInstruction *i, const ZydisDecodedOper
 	d->target = at + i->length + (vaddr_t)d->disp;
 }
 
+/* The bits that a mask is about. What clears some bits and keeps most is about those that it clears. */
+static uint64_t bits_of(ZydisMnemonic m, unsigned width, uint64_t imm)
+{
+	uint64_t all = width < 64 ? ((uint64_t)1 << width) - 1 : UINT64_MAX;
+	switch (m) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		return (uint64_t)1 << (imm & 63) & all;
+	case ZYDIS_MNEMONIC_AND:
+		imm &= all;
+		return 2 * (unsigned)__builtin_popcountll(imm) > width ? ~imm & all : imm;
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_TEST:
+		return imm & all;
+	default:
+		return 0;
+	}
+}
+
 /* Masks, shifts and tests of single bits whose last operand is a constant. */
 static void note_bits(const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o, struct insn_detail *d)
 {
@@ -66,6 +88,9 @@ static void note_bits(const ZydisDecodedInstruction *i, const ZydisDecodedOperan
 		if (o[k].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 			d->picks_bits = d->dst != RSP; /* of the stack pointer: alignment */
 			d->imm = o[k].imm.value.s;
+			d->bits = bits_of(i->mnemonic, o[0].size, (uint64_t)d->imm);
+			if (i->mnemonic == ZYDIS_MNEMONIC_SHR || i->mnemonic == ZYDIS_MNEMONIC_SAR)
+				d->shift = (int8_t)(d->imm & 63);
 		}
 }
 

@@ -165,10 +165,53 @@ static bool is_size(const struct gate *g, vaddr_t insn)
 
 static bool is_loaded(const struct gate *g, vaddr_t insn)
 {
-	for (size_t i = 0; i < g->o.bits.n; i++)
-		if (g->o.bits.items[i].insn == insn)
+	for (size_t i = 0; i < g->o.new_bits.n; i++)
+		if (g->o.new_bits.items[i].insn == insn)
 			return true;
 	return false;
+}
+
+/* The bits of one byte of an object that old code picks out. */
+static uint8_t old_bits_at(const struct gate *g, uint32_t class, int64_t at)
+{
+	size_t lo = 0, hi = g->o.old_bits.n;
+	uint8_t bits = 0;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (g->o.old_bits.items[mid].class < class)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < g->o.old_bits.n && g->o.old_bits.items[lo].class == class; lo++) {
+		int64_t byte = at - g->o.old_bits.items[lo].offset;
+		if (byte >= 0 && byte < 8)
+			bits |= (uint8_t)(g->o.old_bits.items[lo].bits >> (8 * byte));
+	}
+	return bits;
+}
+
+/* Where old code picks bits out of a byte, new code must pick the same. */
+static void judge_bits(struct gate *g)
+{
+	for (size_t i = 0; i < g->o.new_bits.n; i++) {
+		const struct bits_picked *b = &g->o.new_bits.items[i];
+		const struct access *x = access_at(g, b->insn);
+		if (is_same_code(g, b->function) || b->class <= CLASS_STACK || (x && x->call_local))
+			continue;
+		for (int k = 0; k < 8; k++) {
+			uint8_t bits = (uint8_t)(b->bits >> (8 * k));
+			uint8_t old = bits ? old_bits_at(g, b->class, b->offset + k) : 0;
+			if (!(old && (bits & ~old)))
+				continue;
+			FREE_CLEANUP char *where = code__describe(g->x->p->next_code, b->insn);
+			sign(g, &g->unclear, "layout-unclear",
+			     xasprintf("%s uses bits 0x%x of the byte at offset 0x%lx of an object, of which old code "
+				       "uses 0x%x alone",
+				       where, bits, b->offset + k, old));
+			break;
+		}
+	}
 }
 
 /* Is there any access through addresses of this class? If not, it may be numbers that are added. */
@@ -260,6 +303,7 @@ void gate__judge(struct planner *x)
 		qsort(g.by_insn, g.o.new.n, sizeof(struct access), by_insn);
 	compare_functions(&g);
 	judge_accesses(&g);
+	judge_bits(&g);
 	size_t hidden = (g.changed > SIGNS_SHOWN ? g.changed - SIGNS_SHOWN : 0) +
 			(g.unclear > SIGNS_SHOWN ? g.unclear - SIGNS_SHOWN : 0);
 	if (hidden)

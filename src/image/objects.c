@@ -170,6 +170,9 @@ struct value {
 	vaddr_t constant_at; /* where a constant was set, 0 for none */
 	int8_t argument;     /* the function's own argument, plus 1; 0: not one, or not only */
 	bool loaded;         /* comes from memory, or may */
+	uint8_t shift;       /* the value has since been shifted right so far */
+	uint32_t from_class; /* the object that it was loaded from, CLASS_UNKNOWN: cannot be told */
+	int64_t from;        /* and the offset there */
 };
 
 static const struct value from_memory = {.loaded = true};
@@ -324,6 +327,15 @@ static struct value load_data(struct pass *p, vaddr_t target)
 	return is_got_slot(p, target) ? got_value(p, target) : load(p, data_object(p, target), 0, false);
 }
 
+/* The object that a memory operand is in, and the offset there. */
+static uint32_t object_at(struct pass *p, const struct insn_detail *d, int64_t *offset)
+{
+	struct value base = p->s.reg[d->base];
+	*offset = d->index == REG_NONE && base.class ? base.offset + d->disp : d->disp;
+	return d->index != REG_NONE && base.class > CLASS_STACK ? child_of(p->classes, base.class, NAME_INDEX, 0)
+								: base.class;
+}
+
 static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
 {
 	if (!p->record || d->rip || d->base == REG_NONE || (d->size == 0 && d->op != OP_ADDRESS))
@@ -331,14 +343,8 @@ static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
 	struct value base = p->s.reg[d->base];
 	if (base.class == CLASS_STACK || d->base == arch_abi.stack)
 		return;
-	uint32_t class = base.class;
-	int64_t offset = base.offset + d->disp;
-	if (d->index != REG_NONE && class) {
-		class = child_of(p->classes, class, NAME_INDEX, 0);
-		offset = d->disp;
-	} else if (!class) {
-		offset = d->disp;
-	}
+	int64_t offset;
+	uint32_t class = object_at(p, d, &offset);
 	struct access a = {.class = class,
 			   .function = p->index,
 			   .insn = at,
@@ -468,11 +474,39 @@ static bool works_on_loaded(const struct pass *p, const struct insn_detail *d)
 	return false;
 }
 
+/* Where what an instruction works on was loaded from. */
+static struct value origin_of(struct pass *p, const struct insn_detail *d)
+{
+	struct value v = {.loaded = works_on_loaded(p, d)};
+	if (d->has_mem && d->size && d->size <= 8 && d->base != REG_NONE && !d->rip) {
+		v.from_class = object_at(p, d, &v.from);
+	} else {
+		for (unsigned k = 0; k < REG_COUNT && !v.from_class; k++)
+			if ((d->read & (1u << k)) && p->s.reg[k].from_class) {
+				v.from_class = p->s.reg[k].from_class;
+				v.from = p->s.reg[k].from;
+				v.shift = p->s.reg[k].shift;
+			}
+	}
+	if (v.from_class == CLASS_STACK)
+		v.from_class = CLASS_UNKNOWN;
+	return v;
+}
+
 static void note_bits(struct pass *p, const struct insn_detail *d, vaddr_t at)
 {
-	struct bits_picked b = {at};
-	if (d->picks_bits && p->new && p->record &&works_on_loaded(p, d))
-		vec__push(&p->out->bits, b);
+	if (!d->picks_bits || !p->record || !works_on_loaded(p, d))
+		return;
+	struct value v = origin_of(p, d);
+	struct bits_picked b = {.insn = at,
+				.function = p->index,
+				.class = v.from_class,
+				.offset = v.from,
+				.bits = v.shift < 64 ? d->bits << v.shift : 0};
+	if (p->new)
+		vec__push(&p->out->new_bits, b);
+	else
+		vec__push(&p->out->old_bits, b);
 }
 
 static void move_stack(struct pass *p, int64_t by)
@@ -521,6 +555,8 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 			result = load_data(p, d->target);
 		else if (d->base != REG_NONE)
 			result = load(p, r[d->base], d->disp, d->index != REG_NONE);
+		if (d->base != REG_NONE && !d->rip && r[d->base].class > CLASS_STACK)
+			result.from_class = object_at(p, d, &result.from);
 		break;
 	case OP_STORE:
 		if (d->base != REG_NONE && !d->rip && d->index == REG_NONE && r[d->base].class == CLASS_STACK) {
@@ -544,7 +580,11 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 		break;
 	}
 	default:
-		result.loaded = works_on_loaded(p, d);
+		result = origin_of(p, d);
+		if (d->shift)
+			result.shift = (uint8_t)(result.shift + d->shift < 64 ? result.shift + d->shift : 64);
+		else if (d->picks_bits && !d->bits)
+			result.from_class = CLASS_UNKNOWN; /* to the left: bits are no longer where they were */
 		for (unsigned k = 0; k < REG_COUNT; k++)
 			if ((d->written & (1u << k)) && k != (unsigned)arch_abi.stack)
 				r[k] = result;
@@ -687,6 +727,20 @@ static void mark_open_functions(struct pass *p)
 	vec__free(&open);
 }
 
+static int bits_by_class(const void *a, const void *b)
+{
+	const struct bits_picked *x = a, *y = b;
+	return (x->class > y->class) - (x->class < y->class);
+}
+
+static void settle_bits(struct classes *c, struct bits_picked *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		list[i].class = classes__find(c, list[i].class);
+	if (n)
+		qsort(list, n, sizeof(*list), bits_by_class);
+}
+
 static void settle(struct classes *c, struct access *a)
 {
 	a->class = classes__find(c, a->class);
@@ -719,6 +773,8 @@ void objects__find(const struct planner *x, struct objects *out)
 		settle(&classes, &out->old.items[i]);
 	for (size_t i = 0; i < out->new.n; i++)
 		settle(&classes, &out->new.items[i]);
+	settle_bits(&classes, out->old_bits.items, out->old_bits.n);
+	settle_bits(&classes, out->new_bits.items, out->new_bits.n);
 	if (out->old.n)
 		qsort(out->old.items, out->old.n, sizeof(struct access), by_class);
 	if (out->new.n)
@@ -739,5 +795,6 @@ void objects__free(struct objects *o)
 	vec__free(&o->old);
 	vec__free(&o->new);
 	vec__free(&o->sizes);
-	vec__free(&o->bits);
+	vec__free(&o->old_bits);
+	vec__free(&o->new_bits);
 }

@@ -38,13 +38,17 @@ struct size_argument {
 
 /* A mask or shift of what was loaded from memory, or in memory. */
 struct bits_picked {
-	vaddr_t insn; /* of new code */
+	vaddr_t insn;
+	int32_t function; /* index into its build's functions */
+	uint32_t class;   /* of the object that it was loaded from, CLASS_UNKNOWN: cannot be told */
+	int64_t offset;
+	uint64_t bits; /* counted from that offset; 0: cannot be told */
 };
 
 struct objects {
 	VEC(struct access) old, new;     /* sorted by class, then offset */
 	VEC(struct size_argument) sizes; /* sorted by insn; of new code */
-	VEC(struct bits_picked) bits;    /* in no order; of new code */
+	VEC(struct bits_picked) old_bits, new_bits; /* sorted by class */
 };
 
 /* Follows addresses through both builds. The caller releases it with objects__free(). */
