@@ -26,6 +26,7 @@ struct reader {
 	struct map seen;        /* unit DIE -> 1 */
 	VEC(Dwarf_Die) units;   /* to be read, and read */
 	const Dwarf_CU *cu;     /* being read */
+	uintptr_t last;         /* the entry that was read last: they are read in the order of the file */
 	uint32_t unit;          /* index of its name */
 	bool knows_types;       /* it was compiled with more than line numbers */
 	const char *bad;        /* what is wrong with the file; set once */
@@ -606,8 +607,15 @@ static void read_children(struct reader *r, Dwarf_Die *die, const struct scope *
 		bad(r, "entries are nested too deep");
 		return;
 	}
-	for (bool more = first_child(r, die, &child); more; more = next_sibling(r, &child))
+	for (bool more = first_child(r, die, &child); more; more = next_sibling(r, &child)) {
+		/* A sibling inside of its sibling's children would have them read twice, at each level. */
+		if ((uintptr_t)child.addr <= r->last) {
+			bad(r, "the tree of entries is damaged");
+			return;
+		}
+		r->last = (uintptr_t)child.addr;
 		read_die(r, &child, &inner);
+	}
 }
 
 /* Line numbers only? gcc records its options, of which the last -g counts; clang leaves the
@@ -627,6 +635,7 @@ static void read_unit(struct reader *r, Dwarf_Die *unit)
 	const struct scope whole = {.types = "", .statics = ""};
 	const char *name = string_of(unit, DW_AT_name);
 	r->cu = unit->cu;
+	r->last = (uintptr_t)unit->addr;
 	r->unit = (uint32_t)r->t->units.n;
 	r->knows_types = !line_numbers_only(unit);
 	vec__push(&r->t->units, types__intern(r->t, name ? name : ""));

@@ -710,3 +710,33 @@ Test(types, damaged)
 	cr_expect_gt(found, 0);
 	cr_expect_gt(damaged, 0);
 }
+
+/* Many bytes at once: entries that lead back into what was read, once took time without end. */
+Test(types, damaged_at_random)
+{
+	static const char *const names[] = {".debug_info", ".debug_abbrev", ".debug_info"};
+	const char *const sources[2] = {simple[0], KEEP_ALL};
+	uint32_t seed = 1; /* the same damage in every run */
+	ELF_CLEANUP struct elf_file *e = NULL;
+	OK(elf_file__read(build(temp_dir(), "x", &hows[1], false, sources), &e));
+	int64_t longest = 0;
+	for (int round = 0; round < 2000; round++) {
+		FREE_CLEANUP uint8_t *bytes = xmemdup(e->data, e->size);
+		ELF_CLEANUP struct elf_file *copy = NULL;
+		TYPES_CLEANUP struct types *t = NULL;
+		for (int i = 0; i < 1 << (round % 7); i++) {
+			const struct elf_section *sec = elf_file__section(e, names[round % COUNT(names)]);
+			seed = seed * 1664525 + 1013904223;
+			uint64_t at = seed >> 8;
+			seed = seed * 1664525 + 1013904223;
+			bytes[sec->h.sh_offset + at % sec->h.sh_size] = (uint8_t)(seed >> 24);
+		}
+		OK(elf_file__read_memory(bytes, e->size, "damaged", &copy));
+		int64_t start = support__now_ms();
+		ERR_CLEANUP struct err *err = types__find(copy, NULL, &t);
+		int64_t took = support__now_ms() - start;
+		longest = took > longest ? took : longest;
+		cr_expect(err || t);
+	}
+	cr_expect_lt(longest, 5000);
+}
