@@ -171,7 +171,7 @@ static bool is_loaded(const struct gate *g, vaddr_t insn)
 	return false;
 }
 
-/* The bits of one byte of an object that old code picks out. */
+/* The bits of one byte of an object that old code picks out; of any object when it cannot be told. */
 static uint8_t old_bits_at(const struct gate *g, uint32_t class, int64_t at)
 {
 	size_t lo = 0, hi = g->o.old_bits.n;
@@ -183,7 +183,7 @@ static uint8_t old_bits_at(const struct gate *g, uint32_t class, int64_t at)
 		else
 			hi = mid;
 	}
-	for (; lo < g->o.old_bits.n && g->o.old_bits.items[lo].class == class; lo++) {
+	for (; lo < g->o.old_bits.n && (class == CLASS_UNKNOWN || g->o.old_bits.items[lo].class == class); lo++) {
 		int64_t byte = at - g->o.old_bits.items[lo].offset;
 		if (byte >= 0 && byte < 8)
 			bits |= (uint8_t)(g->o.old_bits.items[lo].bits >> (8 * byte));
@@ -197,7 +197,9 @@ static void judge_bits(struct gate *g)
 	for (size_t i = 0; i < g->o.new_bits.n; i++) {
 		const struct bits_picked *b = &g->o.new_bits.items[i];
 		const struct access *x = access_at(g, b->insn);
-		if (is_same_code(g, b->function) || b->class <= CLASS_STACK || (x && x->call_local))
+		/* an object that cannot be told: the same offset must do, but offset 0 is mostly text */
+		if (is_same_code(g, b->function) || (b->class == CLASS_UNKNOWN && b->offset == 0) ||
+		    (x && x->call_local))
 			continue;
 		for (int k = 0; k < 8; k++) {
 			uint8_t bits = (uint8_t)(b->bits >> (8 * k));

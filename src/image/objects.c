@@ -481,15 +481,17 @@ static struct value origin_of(struct pass *p, const struct insn_detail *d)
 	if (d->has_mem && d->size && d->size <= 8 && d->base != REG_NONE && !d->rip) {
 		v.from_class = object_at(p, d, &v.from);
 	} else {
-		for (unsigned k = 0; k < REG_COUNT && !v.from_class; k++)
-			if ((d->read & (1u << k)) && p->s.reg[k].from_class) {
+		for (unsigned k = 0; k < REG_COUNT && !v.from_class && !v.from; k++)
+			if ((d->read & (1u << k)) && (p->s.reg[k].from_class || p->s.reg[k].from)) {
 				v.from_class = p->s.reg[k].from_class;
 				v.from = p->s.reg[k].from;
 				v.shift = p->s.reg[k].shift;
 			}
 	}
-	if (v.from_class == CLASS_STACK)
+	if (v.from_class == CLASS_STACK) {
 		v.from_class = CLASS_UNKNOWN;
+		v.from = 0;
+	}
 	return v;
 }
 
@@ -584,7 +586,7 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 		if (d->shift)
 			result.shift = (uint8_t)(result.shift + d->shift < 64 ? result.shift + d->shift : 64);
 		else if (d->picks_bits && !d->bits)
-			result.from_class = CLASS_UNKNOWN; /* to the left: bits are no longer where they were */
+			result = (struct value){.loaded = result.loaded}; /* to the left: bits are elsewhere now */
 		for (unsigned k = 0; k < REG_COUNT; k++)
 			if ((d->written & (1u << k)) && k != (unsigned)arch_abi.stack)
 				r[k] = result;
