@@ -67,7 +67,8 @@ struct err *types__find(const struct elf_file *e, const char *debug_root, struct
 	*out = NULL;
 	if (root && strchr(root, ':'))
 		return err__new(ERR_USAGE, 0, root, NULL, "a directory of debug information has no ':' in its name");
-	FREE_CLEANUP char *path = xasprintf("%s%s:.debug:/usr/lib/debug", root ? root : "", root ? ":" : "");
+	/* not beside the library: that may be the directory of a hostile process, and a FIFO there would block us */
+	FREE_CLEANUP char *path = xasprintf("%s%s/usr/lib/debug", root ? root : "", root ? ":" : "");
 	const Dwfl_Callbacks callbacks = {.find_elf = no_elf,
 					  .find_debuginfo = dwfl_standard_find_debuginfo,
 					  .section_address = dwfl_offline_section_address,
