@@ -16,7 +16,7 @@ static int8_t number_of(ZydisRegister r)
 {
 	ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
 	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15 ? (int8_t)(wide - ZYDIS_REGISTER_RAX)
-									: REG_NONE;
+									: (int8_t)REG_NONE;
 }
 
 static bool is_wide(const ZydisDecodedOperand *o)
@@ -31,7 +31,7 @@ static void note_memory(const ZydisDecodedInstruction *i, const ZydisDecodedOper
 		return;
 	d->has_mem = true;
 	d->base = number_of(o->mem.base);
-	d->index = o->mem.index == ZYDIS_REGISTER_NONE ? REG_NONE : number_of(o->mem.index);
+	d->index = o->mem.index == ZYDIS_REGISTER_NONE ? (int8_t)REG_NONE : number_of(o->mem.index);
 	d->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 	d->size = o->mem.type == ZYDIS_MEMOP_TYPE_AGEN ? 0 : o->size / 8; /* lea reads nothing */
 	d->rip = o->mem.base == ZYDIS_REGISTER_RIP;
@@ -136,7 +136,7 @@ static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
 		break;
 	case ZYDIS_MNEMONIC_PUSH:
 		d->op = OP_PUSH;
-		d->src = reg0 ? number_of(o[0].reg.value) : REG_NONE;
+		d->src = reg0 ? number_of(o[0].reg.value) : (int8_t)REG_NONE;
 		break;
 	case ZYDIS_MNEMONIC_POP:
 		if (reg0)

@@ -134,8 +134,9 @@ static void judge_access(struct gate *g, const struct access *a)
 
 static void judge_accesses(struct gate *g)
 {
-	for (size_t i = 0; i < g->o.new.n; i++) {
-		const struct access *a = &g->o.new.items[i];
+	const struct access *all = g->o.new.items;
+	for (size_t i = 0; all && i < g->o.new.n; i++) {
+		const struct access *a = &all[i];
 		if (!is_same_code(g, a->function) && !a->forms_address && !a->call_local)
 			judge_access(g, a);
 	}

@@ -46,8 +46,8 @@ struct bits_picked {
 };
 
 struct objects {
-	VEC(struct access) old, new;     /* sorted by class, then offset */
-	VEC(struct size_argument) sizes; /* sorted by insn; of new code */
+	VEC(struct access) old, new;                /* sorted by class, then offset */
+	VEC(struct size_argument) sizes;            /* sorted by insn; of new code */
 	VEC(struct bits_picked) old_bits, new_bits; /* sorted by class */
 };
 
