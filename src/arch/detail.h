@@ -22,10 +22,10 @@ enum insn_op {
 
 struct insn_detail {
 	uint8_t op; /* enum insn_op */
-	int8_t dst, src;
-	bool has_mem;       /* accesses (or, OP_ADDRESS, forms) mem */
-	int8_t base, index; /* REG_NONE: none */
-	bool rip;           /* mem is RIP-relative: at `target` */
+	int dst, src;
+	bool has_mem;    /* accesses (or, OP_ADDRESS, forms) mem */
+	int base, index; /* REG_NONE: none */
+	bool rip;        /* mem is RIP-relative: at `target` */
 	vaddr_t target;
 	int64_t disp;
 	uint16_t size; /* bytes accessed */

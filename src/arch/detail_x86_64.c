@@ -12,11 +12,10 @@ const struct arch_abi arch_abi = {
     .lost_by_calls = 1 << RAX | 1 << RCX | 1 << RDX | 1 << RSI | 1 << RDI | 1 << R8 | 1 << R9 | 1 << R10 | 1 << R11,
 };
 
-static int8_t number_of(ZydisRegister r)
+static int number_of(ZydisRegister r)
 {
 	ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
-	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15 ? (int8_t)(wide - ZYDIS_REGISTER_RAX)
-									: (int8_t)REG_NONE;
+	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15 ? (int)(wide - ZYDIS_REGISTER_RAX) : REG_NONE;
 }
 
 static bool is_wide(const ZydisDecodedOperand *o)
@@ -31,7 +30,7 @@ static void note_memory(const ZydisDecodedInstruction *i, const ZydisDecodedOper
 		return;
 	d->has_mem = true;
 	d->base = number_of(o->mem.base);
-	d->index = o->mem.index == ZYDIS_REGISTER_NONE ? (int8_t)REG_NONE : number_of(o->mem.index);
+	d->index = o->mem.index == ZYDIS_REGISTER_NONE ? REG_NONE : number_of(o->mem.index);
 	d->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 	d->size = o->mem.type == ZYDIS_MEMOP_TYPE_AGEN ? 0 : o->size / 8; /* lea reads nothing */
 	d->rip = o->mem.base == ZYDIS_REGISTER_RIP;
@@ -136,7 +135,7 @@ static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
 		break;
 	case ZYDIS_MNEMONIC_PUSH:
 		d->op = OP_PUSH;
-		d->src = reg0 ? number_of(o[0].reg.value) : (int8_t)REG_NONE;
+		d->src = reg0 ? number_of(o[0].reg.value) : REG_NONE;
 		break;
 	case ZYDIS_MNEMONIC_POP:
 		if (reg0)
@@ -161,12 +160,12 @@ bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn_detai
 		if (o[k].type == ZYDIS_OPERAND_TYPE_MEMORY && o[k].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
 			note_memory(&i, &o[k], at, out);
 		if (o[k].type == ZYDIS_OPERAND_TYPE_REGISTER && (o[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
-			int8_t r = number_of(o[k].reg.value);
+			int r = number_of(o[k].reg.value);
 			if (r != REG_NONE)
 				out->written |= (uint16_t)(1u << r);
 		}
 		if (o[k].type == ZYDIS_OPERAND_TYPE_REGISTER && (o[k].actions & ZYDIS_OPERAND_ACTION_MASK_READ)) {
-			int8_t r = number_of(o[k].reg.value);
+			int r = number_of(o[k].reg.value);
 			if (r != REG_NONE)
 				out->read |= (uint16_t)(1u << r);
 		}
