@@ -28,7 +28,9 @@ enum { SIGNS_SHOWN = 6 };
 struct gate {
 	struct planner *x;
 	struct objects o;
-	struct access *by_insn; /* new accesses, sorted by instruction */
+	struct access *by_insn;       /* new accesses, sorted by instruction */
+	struct access *old_by_offset; /* old accesses, sorted by offset and size */
+	size_t n_old_by_offset;
 	size_t changed, unclear;
 	const struct function *fa, *fb; /* being compared */
 };
@@ -52,6 +54,23 @@ static bool old_is_same_code(const struct gate *g, int32_t old_function)
 }
 
 /* ---- new bytes ---- */
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct access *x = a, *y = b;
+	if (x->offset != y->offset)
+		return x->offset < y->offset ? -1 : 1;
+	return (x->size > y->size) - (x->size < y->size);
+}
+
+static void list_by_offset(struct gate *g)
+{
+	g->old_by_offset = xcalloc(g->o.old.n, sizeof(struct access));
+	for (size_t i = 0; i < g->o.old.n; i++)
+		if (!g->o.old.items[i].forms_address)
+			g->old_by_offset[g->n_old_by_offset++] = g->o.old.items[i];
+	qsort(g->old_by_offset, g->n_old_by_offset, sizeof(struct access), by_offset);
+}
 
 /* The first access of a class in a sorted list. */
 static size_t first_of(const struct access *list, size_t n, uint32_t class)
@@ -98,11 +117,7 @@ static bool covered(const struct gate *g, uint32_t class, int64_t offset, unsign
 /* Does any old code use this offset with this width, into whatever object? */
 static bool used_somewhere(const struct gate *g, const struct access *a)
 {
-	for (size_t i = 0; i < g->o.old.n; i++)
-		if (!g->o.old.items[i].forms_address && g->o.old.items[i].offset == a->offset &&
-		    g->o.old.items[i].size == a->size)
-			return true;
-	return false;
+	return g->n_old_by_offset && bsearch(a, g->old_by_offset, g->n_old_by_offset, sizeof(*a), by_offset);
 }
 
 /* Too small to tell one object from another; and lea and add serve for sums of numbers and for steps through
@@ -252,6 +267,8 @@ static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 	if (!a || !b || !insn__detail(a, g->fa->end - at_a, at_a, &da) ||
 	    !insn__detail(b, g->fb->end - at_b, at_b, &db))
 		return;
+	if (da.imm == db.imm && (db.rip || da.disp == db.disp))
+		return;
 	FREE_CLEANUP char *where = code__describe(p->next_code, at_b);
 	if (db.has_mem && !db.rip && da.disp != db.disp) {
 		const struct access *x = access_at(g, at_b);
@@ -304,6 +321,7 @@ void gate__judge(struct planner *x)
 	    xmemdup(g.o.new.items ? g.o.new.items : (struct access *)&g.by_insn, g.o.new.n * sizeof(struct access));
 	if (g.o.new.n)
 		qsort(g.by_insn, g.o.new.n, sizeof(struct access), by_insn);
+	list_by_offset(&g);
 	compare_functions(&g);
 	judge_accesses(&g);
 	judge_bits(&g);
@@ -314,6 +332,7 @@ void gate__judge(struct planner *x)
 				hidden);
 	x->p->layout = g.changed ? LAYOUT_CHANGED : g.unclear ? LAYOUT_UNCLEAR : LAYOUT_NO_SIGN;
 	free(g.by_insn);
+	free(g.old_by_offset);
 	objects__free(&g.o);
 }
 

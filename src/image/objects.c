@@ -693,8 +693,23 @@ static void run(struct pass *p, bool record)
 {
 	p->record = record;
 	for (size_t i = 0; i < p->code->functions.n; i++)
-		if (!p->code->functions.items[i].plt)
+		if (!p->code->functions.items[i].plt && !(p->new && p->x->p->match->same_code[i]))
 			follow_function(p, (int32_t)i);
+}
+
+/* Functions with the same code do the same to the same objects in both builds; they were followed in the old one. */
+static void share_accesses(const struct planner *x, struct objects *out)
+{
+	const struct match *m = x->p->match;
+	for (size_t i = 0; i < out->old.n; i++) {
+		struct access a = out->old.items[i];
+		int32_t next = m->a_to_b[a.function];
+		if (next < 0 || !m->same_code[next])
+			continue;
+		a.insn += m->b->functions.items[next].start - m->a->functions.items[a.function].start;
+		a.function = next;
+		vec__push(&out->new, a);
+	}
 }
 
 static int by_class(const void *a, const void *b)
@@ -771,6 +786,7 @@ void objects__find(const struct planner *x, struct objects *out)
 	mark_open_functions(&new);
 	run(&old, true);
 	run(&new, true);
+	share_accesses(x, out);
 	for (size_t i = 0; i < out->old.n; i++)
 		settle(&classes, &out->old.items[i]);
 	for (size_t i = 0; i < out->new.n; i++)
