@@ -316,6 +316,10 @@ static void compare_functions(struct gate *g)
 void gate__judge(struct planner *x)
 {
 	struct gate g = {.x = x};
+	if (x->p->counts.changed + x->p->counts.added == 0) { /* no code that could use objects in another way */
+		x->p->layout = LAYOUT_NO_SIGN;
+		return;
+	}
 	objects__find(x, &g.o);
 	g.by_insn =
 	    xmemdup(g.o.new.items ? g.o.new.items : (struct access *)&g.by_insn, g.o.new.n * sizeof(struct access));
