@@ -174,16 +174,19 @@ static void dismiss_hand(struct result *r)
 	r->hand = NULL;
 }
 
-/* Takes back what was mapped; the reason for doing so is in the result already. A process in which
+/* Takes back what was mapped; the reason for doing so is in the result already, and stays there. A process in which
  * even that fails runs on as before, with an address range in use that nothing refers to. */
 static void undo(struct target *t, struct result *r, const struct update_options *opt)
 {
 	struct err *e = r->hand ? NULL : raise_hand(t, r, opt->timeout_s);
 	if (!e)
 		e = surgery__undo(r->surgery, r->hand);
-	if (e && err__kind(e) != ERR_GONE)
-		set_reason(r, OUTCOME_FAILURE, ERR_SURGERY, "undo", err__text(e),
+	if (e && err__kind(e) != ERR_GONE) {
+		FREE_CLEANUP char *both =
+		    xasprintf("%s; and what was mapped could not be taken back: %s", r->reason, err__text(e));
+		set_reason(r, OUTCOME_FAILURE, ERR_SURGERY, "undo", both,
 			   "the process runs on as before; pages in its window stay mapped until the next update");
+	}
 	err__free(e);
 }
 

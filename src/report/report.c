@@ -110,8 +110,8 @@ static void why_not(const struct report *r, const struct report_target *t, const
 
 void report__preview(const struct report *r, const struct report_target *t)
 {
-	if (!t->target) {
-		report__say(r, "Process pid %d cannot be looked at: %s\n", t->pid, err__text(t->error));
+	if (!t->target) { /* the error names the process */
+		report__say(r, "Cannot look at %s\n", err__text(t->error));
 		if (err__hint(t->error))
 			report__say(r, "  %s\n", err__hint(t->error));
 		return;
@@ -188,12 +188,8 @@ static void details_of(const struct report *r, const struct report_target *t, co
 
 void report__details(const struct report *r, const struct report_target *t)
 {
-	if (!t->target) {
-		report__say(r, "Process pid %d: not updated: %s\n", t->pid, err__text(t->error));
-		if (err__hint(t->error))
-			report__say(r, "  %s\n", err__hint(t->error));
-		return;
-	}
+	if (!t->target)
+		return; /* said in the preview */
 	for (size_t i = 0; i < t->target->libraries.n; i++)
 		if (t->target->results[i].outcome != OUTCOME_CURRENT)
 			details_of(r, t, &t->target->results[i]);
