@@ -332,13 +332,22 @@ void match__align(const struct code *a, const struct function *fa, const struct 
 	shapes__free(&x.b);
 }
 
+static bool same_shape(const struct code *a, const struct function *fa, const struct code *b, const struct function *fb)
+{
+	struct shapes x = shapes__make(a, fa), y = shapes__make(b, fb);
+	bool same = x.n == y.n && memcmp(x.hash, y.hash, x.n * sizeof(x.hash[0])) == 0;
+	shapes__free(&x);
+	shapes__free(&y);
+	return same;
+}
+
 static bool same_plt_import(const struct match *m, vaddr_t a, vaddr_t b)
 {
 	uint32_t x = code__plt_import(m->a, a), y = code__plt_import(m->b, b);
 	return x && y && strcmp(m->a->elf->symbols[x].name, m->b->elf->symbols[y].name) == 0;
 }
 
-static void refs_correspond(struct matcher *x, int32_t ra, int32_t rb)
+static void refs_correspond(struct matcher *x, int32_t ra, int32_t rb, enum match_how how)
 {
 	const struct ref *a = &x->m->a->refs.items[ra], *b = &x->m->b->refs.items[rb];
 	if (a->kind != b->kind)
@@ -347,7 +356,7 @@ static void refs_correspond(struct matcher *x, int32_t ra, int32_t rb)
 	if (a->kind == REF_CALL || a->kind == REF_JUMP || a->kind == REF_ADDRESS)
 		if (!same_plt_import(x->m, a->target, b->target))
 			propose(x, elf_file__behind_stub(x->m->a->elf, a->target),
-				elf_file__behind_stub(x->m->b->elf, b->target), MATCH_REFERENCE);
+				elf_file__behind_stub(x->m->b->elf, b->target), how);
 }
 
 /* The reference that an instruction makes, by index, or -1. */
@@ -364,12 +373,18 @@ static int32_t ref_of(const struct code *c, vaddr_t insn)
 	return lo < c->refs.n && c->refs.items[lo].insn == insn ? (int32_t)lo : -1;
 }
 
+struct correspondence {
+	struct matcher *x;
+	enum match_how how;
+};
+
 static void insns_correspond(void *context, vaddr_t insn_a, vaddr_t insn_b)
 {
-	struct matcher *x = context;
+	const struct correspondence *c = context;
+	struct matcher *x = c->x;
 	int32_t ra = ref_of(x->m->a, insn_a), rb = ref_of(x->m->b, insn_b);
 	if (ra >= 0 && rb >= 0)
-		refs_correspond(x, ra, rb);
+		refs_correspond(x, ra, rb, c->how);
 }
 
 static void follow_references(struct matcher *x)
@@ -379,9 +394,14 @@ static void follow_references(struct matcher *x)
 		const struct function *a = &x->m->a->functions.items[fa], *b = &x->m->b->functions.items[fb];
 		if (x->m->same_code[fb] && a->n_refs == b->n_refs)
 			for (uint32_t i = 0; i < a->n_refs; i++)
-				refs_correspond(x, (int32_t)(a->first_ref + i), (int32_t)(b->first_ref + i));
-		else
-			match__align(x->m->a, a, x->m->b, b, insns_correspond, x);
+				refs_correspond(x, (int32_t)(a->first_ref + i), (int32_t)(b->first_ref + i),
+						MATCH_REFERENCE);
+		else {
+			/* where only constants differ (__LINE__, say) it is certain which instruction is which */
+			bool same = same_shape(x->m->a, a, x->m->b, b);
+			struct correspondence c = {x, same ? MATCH_REFERENCE : MATCH_ALIGNED};
+			match__align(x->m->a, a, x->m->b, b, insns_correspond, &c);
+		}
 	}
 }
 

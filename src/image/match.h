@@ -13,8 +13,9 @@
 enum match_how {
 	MATCH_NONE,
 	MATCH_ORDER,     /* only its place between matched neighbours speaks for it */
+	MATCH_ALIGNED,   /* changed functions refer to both where their instructions seem to correspond */
 	MATCH_CONTENT,   /* same instructions, and nobody else has them */
-	MATCH_REFERENCE, /* matched functions or data refer to both at corresponding places */
+	MATCH_REFERENCE, /* data, or functions that differ in constants at most, refer to both at the same place */
 	MATCH_NAME,      /* a symbol */
 };
 

@@ -247,10 +247,11 @@ static void fill_internal_slot(struct planner *x, uint32_t i, vaddr_t old)
 	}
 	const struct function *f = code__function_starting(x->p->next_code, new);
 	size_t k = (size_t)(f - x->p->next_code->functions.items);
-	if (x->p->match->how[k] == MATCH_ORDER && !x->p->match->same_code[k]) {
+	if (x->p->match->how[k] <= MATCH_ALIGNED && !x->p->match->same_code[k]) {
 		planner__refuse(
 		    x, "function-unclear",
-		    "the address of %s is taken, and only its place speaks for what corresponds to it in the new build",
+		    "the address of %s is taken, it changed, and what corresponds to it in the new build is not "
+		    "certain",
 		    name);
 		return;
 	}
