@@ -1,7 +1,5 @@
 /* Instruction decoding for x86-64, by Zydis; see decode.h. */
-#include "arch/decode.h"
-
-#include <Zydis/Zydis.h>
+#include "arch/zydis_x86_64.h"
 
 static enum insn_flow flow_of(const ZydisDecodedInstruction *i, bool relative)
 {
@@ -30,43 +28,47 @@ static bool is_nop(const ZydisDecodedInstruction *i)
 	return i->meta.category == ZYDIS_CATEGORY_NOP || i->meta.category == ZYDIS_CATEGORY_WIDENOP;
 }
 
+bool insn__of_zydis(const ZydisDecodedInstruction *d, vaddr_t at, struct insn *out)
+{
+	bool branches = d->raw.imm[0].size && d->raw.imm[0].is_relative;
+	bool memory = (d->attributes & ZYDIS_ATTRIB_HAS_MODRM) && d->raw.modrm.mod != 3;
+	bool rip_relative = memory && d->raw.modrm.mod == 0 && d->raw.modrm.rm == 5;
+	if (rip_relative && d->address_width != 64)
+		return false; /* eip-relative: no compiler makes it, and the target would wrap at 4 GiB */
+
+	*out = (struct insn){
+	    .len = d->length,
+	    .flow = (uint8_t)flow_of(d, branches),
+	    .has_target = branches || rip_relative,
+	    .is_branch = branches,
+	    .takes_address = rip_relative && d->mnemonic == ZYDIS_MNEMONIC_LEA,
+	    .is_nop = is_nop(d),
+	};
+	if (branches) {
+		out->field = d->raw.imm[0].offset;
+		out->field_size = d->raw.imm[0].size / 8;
+		out->target = at + d->length + (vaddr_t)d->raw.imm[0].value.s;
+	} else if (rip_relative) {
+		out->field = d->raw.disp.offset;
+		out->field_size = d->raw.disp.size / 8;
+		out->target = at + d->length + (vaddr_t)d->raw.disp.value;
+	} else if (d->raw.disp.size) {
+		out->disp = d->raw.disp.offset;
+		out->disp_size = d->raw.disp.size / 8;
+	}
+	if (!branches && d->raw.imm[0].size) {
+		out->imm = d->raw.imm[0].offset;
+		out->imm_size = d->raw.imm[0].size / 8;
+	}
+	return true;
+}
+
 bool insn__decode(const uint8_t *code, size_t len, vaddr_t at, struct insn *out)
 {
 	ZydisDecoder decoder;
 	ZydisDecodedInstruction i;
 	ZydisDecoderContext context;
-	if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
-	    !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, &context, code, len, &i)))
-		return false;
-	bool branches = i.raw.imm[0].size && i.raw.imm[0].is_relative;
-	bool memory = (i.attributes & ZYDIS_ATTRIB_HAS_MODRM) && i.raw.modrm.mod != 3;
-	bool rip_relative = memory && i.raw.modrm.mod == 0 && i.raw.modrm.rm == 5;
-	if (rip_relative && i.address_width != 64)
-		return false; /* eip-relative: no compiler makes it, and the target would wrap at 4 GiB */
-
-	*out = (struct insn){
-	    .len = i.length,
-	    .flow = (uint8_t)flow_of(&i, branches),
-	    .has_target = branches || rip_relative,
-	    .is_branch = branches,
-	    .takes_address = rip_relative && i.mnemonic == ZYDIS_MNEMONIC_LEA,
-	    .is_nop = is_nop(&i),
-	};
-	if (branches) {
-		out->field = i.raw.imm[0].offset;
-		out->field_size = i.raw.imm[0].size / 8;
-		out->target = at + i.length + (vaddr_t)i.raw.imm[0].value.s;
-	} else if (rip_relative) {
-		out->field = i.raw.disp.offset;
-		out->field_size = i.raw.disp.size / 8;
-		out->target = at + i.length + (vaddr_t)i.raw.disp.value;
-	} else if (i.raw.disp.size) {
-		out->disp = i.raw.disp.offset;
-		out->disp_size = i.raw.disp.size / 8;
-	}
-	if (!branches && i.raw.imm[0].size) {
-		out->imm = i.raw.imm[0].offset;
-		out->imm_size = i.raw.imm[0].size / 8;
-	}
-	return true;
+	return ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) &&
+	       ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, &context, code, len, &i)) &&
+	       insn__of_zydis(&i, at, out);
 }

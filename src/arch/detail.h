@@ -4,7 +4,7 @@
 #ifndef LLU_ARCH_DETAIL_H
 #define LLU_ARCH_DETAIL_H
 
-#include "base/types.h"
+#include "arch/decode.h"
 
 enum { REG_NONE = -1, REG_COUNT = 16 };
 
@@ -44,7 +44,7 @@ struct arch_abi {
 };
 extern const struct arch_abi arch_abi;
 
-/* False when the bytes are no instruction. */
-bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn_detail *out);
+/* Both what insn__decode() says and the details. False when the bytes are no instruction. */
+bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn *insn, struct insn_detail *out);
 
 #endif

@@ -1,7 +1,7 @@
 /* Pointer operations of x86-64 instructions, by Zydis; see detail.h. */
 #include "arch/detail.h"
 
-#include <Zydis/Zydis.h>
+#include "arch/zydis_x86_64.h"
 
 enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11 };
 
@@ -146,13 +146,13 @@ static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
 	}
 }
 
-bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn_detail *out)
+bool insn__detail(const uint8_t *code, size_t len, vaddr_t at, struct insn *insn, struct insn_detail *out)
 {
 	ZydisDecoder decoder;
 	ZydisDecodedInstruction i;
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 	if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64)) ||
-	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, &i, o)))
+	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, code, len, &i, o)) || !insn__of_zydis(&i, at, insn))
 		return false;
 	*out = (struct insn_detail){.dst = REG_NONE, .src = REG_NONE, .base = REG_NONE, .index = REG_NONE};
 	bool nop = i.meta.category == ZYDIS_CATEGORY_NOP || i.meta.category == ZYDIS_CATEGORY_WIDENOP;

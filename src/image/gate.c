@@ -19,18 +19,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "arch/decode.h"
 #include "arch/detail.h"
 #include "image/objects.h"
 
-enum { SIGNS_SHOWN = 6 };
+enum { SIGNS_SHOWN = 6, ACCESS_MAX = 64 /* bytes, of the widest operand */ };
 
 struct gate {
 	struct planner *x;
 	struct objects o;
 	struct access *by_insn;       /* new accesses, sorted by instruction */
+	VEC(struct access) fields;    /* what old code accesses, each once: sorted by class, offset, size */
 	struct access *old_by_offset; /* old accesses, sorted by offset and size */
 	size_t n_old_by_offset;
+	struct bits_picked *old_bits_by_offset;
+	vaddr_t *picks; /* instructions of new code that pick bits out of what was loaded, sorted */
 	size_t changed, unclear;
 	const struct function *fa, *fb; /* being compared */
 };
@@ -63,6 +65,43 @@ static int by_offset(const void *a, const void *b)
 	return (x->size > y->size) - (x->size < y->size);
 }
 
+static int by_address(const void *a, const void *b)
+{
+	const vaddr_t *x = a, *y = b;
+	return (*x > *y) - (*x < *y);
+}
+
+static int bits_by_offset(const void *a, const void *b)
+{
+	const struct bits_picked *x = a, *y = b;
+	return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static void list_fields(struct gate *g)
+{
+	for (size_t i = 0; i < g->o.old.n; i++) {
+		const struct access *a = &g->o.old.items[i],
+				    *last = g->fields.n ? &g->fields.items[g->fields.n - 1] : NULL;
+		if (!a->forms_address &&
+		    !(last && last->class == a->class && last->offset == a->offset && last->size == a->size))
+			vec__push(&g->fields, *a);
+	}
+}
+
+static void list_bits(struct gate *g)
+{
+	size_t n = g->o.old_bits.n;
+	g->old_bits_by_offset = xcalloc(n, sizeof(struct bits_picked));
+	for (size_t i = 0; i < n; i++)
+		g->old_bits_by_offset[i] = g->o.old_bits.items[i];
+	qsort(g->old_bits_by_offset, n, sizeof(struct bits_picked), bits_by_offset);
+	n = g->o.new_bits.n;
+	g->picks = xcalloc(n, sizeof(vaddr_t));
+	for (size_t i = 0; i < n; i++)
+		g->picks[i] = g->o.new_bits.items[i].insn;
+	qsort(g->picks, n, sizeof(vaddr_t), by_address);
+}
+
 static void list_by_offset(struct gate *g)
 {
 	g->old_by_offset = xcalloc(g->o.old.n, sizeof(struct access));
@@ -72,13 +111,13 @@ static void list_by_offset(struct gate *g)
 	qsort(g->old_by_offset, g->n_old_by_offset, sizeof(struct access), by_offset);
 }
 
-/* The first access of a class in a sorted list. */
-static size_t first_of(const struct access *list, size_t n, uint32_t class)
+/* The first access of a class at or behind an offset in a sorted list. */
+static size_t first_at(const struct access *list, size_t n, uint32_t class, int64_t offset)
 {
 	size_t lo = 0, hi = n;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
-		if (list[mid].class < class)
+		if (list[mid].class < class || (list[mid].class == class && list[mid].offset < offset))
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -86,30 +125,49 @@ static size_t first_of(const struct access *list, size_t n, uint32_t class)
 	return lo;
 }
 
+static bool is_at(const struct access *list, size_t n, size_t i, uint32_t class, int64_t offset)
+{
+	return i < n && list[i].class == class && list[i].offset == offset;
+}
+
+static size_t first_of(const struct access *list, size_t n, uint32_t class)
+{
+	return first_at(list, n, class, INT64_MIN);
+}
+
 /* Is there a sign, in an old access, of a field that a new access of `size` bytes at `offset` may be to?
  * Copies of whole objects and wide stores that clear several fields touch padding too: what starts in front of
  * the new access speaks for it only when it is narrow enough to be one field (flags are tested by the byte). */
 static bool speaks_for(const struct access *old, int64_t offset, unsigned size)
 {
-	if (old->forms_address)
-		return false;
 	if (size > 8)
 		return true;
 	return old->size <= 8 && (old->offset >= offset || old->size <= 4);
 }
 
+/* Does old code work on such objects at all? */
+static bool is_known(const struct gate *g, uint32_t class)
+{
+	size_t i = first_of(g->o.old.items, g->o.old.n, class);
+	return i < g->o.old.n && g->o.old.items[i].class == class;
+}
+
 /* Are all bytes of [offset, offset + size) in fields that old accesses of the class show? */
 static bool covered(const struct gate *g, uint32_t class, int64_t offset, unsigned size, bool *any)
 {
+	const struct access *old = g->fields.items;
+	size_t n = g->fields.n;
 	int64_t at = offset;
-	size_t i = first_of(g->o.old.items, g->o.old.n, class);
-	*any = i < g->o.old.n && g->o.old.items[i].class == class;
-	for (; i < g->o.old.n && g->o.old.items[i].class == class && at < offset + size; i++) {
-		const struct access *a = &g->o.old.items[i];
-		if (speaks_for(a, offset, size) && a->offset <= at && a->offset + a->size > at) {
-			at = a->offset + a->size;
-			i = first_of(g->o.old.items, g->o.old.n, class) - 1; /* wider ones may start earlier */
-		}
+	bool more = true;
+	*any = is_known(g, class);
+	while (more && at < offset + size) {
+		more = false;
+		for (size_t i = first_at(old, n, class, at - ACCESS_MAX + 1);
+		     i < n && old[i].class == class && old[i].offset <= at && !more; i++)
+			if (speaks_for(&old[i], offset, size) && old[i].offset + old[i].size > at) {
+				at = old[i].offset + old[i].size;
+				more = true;
+			}
 	}
 	return at >= offset + size;
 }
@@ -173,37 +231,38 @@ static const struct access *access_at(const struct gate *g, vaddr_t insn)
 
 static bool is_size(const struct gate *g, vaddr_t insn)
 {
-	for (size_t i = 0; i < g->o.sizes.n; i++)
-		if (g->o.sizes.items[i].insn == insn)
-			return true;
-	return false;
+	size_t lo = 0, hi = g->o.sizes.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (g->o.sizes.items[mid].insn < insn)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < g->o.sizes.n && g->o.sizes.items[lo].insn == insn;
 }
 
 static bool is_loaded(const struct gate *g, vaddr_t insn)
 {
-	for (size_t i = 0; i < g->o.new_bits.n; i++)
-		if (g->o.new_bits.items[i].insn == insn)
-			return true;
-	return false;
+	return g->o.new_bits.n && bsearch(&insn, g->picks, g->o.new_bits.n, sizeof(insn), by_address) != NULL;
 }
 
 /* The bits of one byte of an object that old code picks out; of any object when it cannot be told. */
 static uint8_t old_bits_at(const struct gate *g, uint32_t class, int64_t at)
 {
+	bool any = class == CLASS_UNKNOWN;
+	const struct bits_picked *list = any ? g->old_bits_by_offset : g->o.old_bits.items;
 	size_t lo = 0, hi = g->o.old_bits.n;
 	uint8_t bits = 0;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
-		if (g->o.old_bits.items[mid].class < class)
+		if ((any || list[mid].class == class) ? list[mid].offset < at - 7 : list[mid].class < class)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	for (; lo < g->o.old_bits.n && (class == CLASS_UNKNOWN || g->o.old_bits.items[lo].class == class); lo++) {
-		int64_t byte = at - g->o.old_bits.items[lo].offset;
-		if (byte >= 0 && byte < 8)
-			bits |= (uint8_t)(g->o.old_bits.items[lo].bits >> (8 * byte));
-	}
+	for (; lo < g->o.old_bits.n && (any || list[lo].class == class) && list[lo].offset <= at; lo++)
+		bits |= (uint8_t)(list[lo].bits >> (8 * (at - list[lo].offset)));
 	return bits;
 }
 
@@ -246,14 +305,11 @@ static bool is_accessed(const struct access *list, size_t n, uint32_t class)
 static bool other_field(const struct gate *g, uint32_t class, int64_t from, int64_t to)
 {
 	bool from_stays = false, to_was = false;
-	for (size_t i = 0; i < g->o.new.n && !from_stays; i++) {
-		const struct access *a = &g->o.new.items[i];
-		from_stays = a->offset == from && a->class == class && is_same_code(g, a->function);
-	}
-	for (size_t i = 0; i < g->o.old.n && !to_was; i++) {
-		const struct access *a = &g->o.old.items[i];
-		to_was = a->offset == to && a->class == class && old_is_same_code(g, a->function);
-	}
+	const struct access *new = g->o.new.items, *old = g->o.old.items;
+	for (size_t i = first_at(new, g->o.new.n, class, from); is_at(new, g->o.new.n, i, class, from); i++)
+		from_stays = from_stays || is_same_code(g, new[i].function);
+	for (size_t i = first_at(old, g->o.old.n, class, to); is_at(old, g->o.old.n, i, class, to); i++)
+		to_was = to_was || old_is_same_code(g, old[i].function);
 	return from_stays && to_was;
 }
 
@@ -263,9 +319,10 @@ static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 	const struct plan *p = g->x->p;
 	const uint8_t *a = elf_file__at(p->live, at_a, g->fa->end - at_a),
 		      *b = elf_file__at(p->next, at_b, g->fb->end - at_b);
+	struct insn ia, ib;
 	struct insn_detail da, db;
-	if (!a || !b || !insn__detail(a, g->fa->end - at_a, at_a, &da) ||
-	    !insn__detail(b, g->fb->end - at_b, at_b, &db))
+	if (!a || !b || !insn__detail(a, g->fa->end - at_a, at_a, &ia, &da) ||
+	    !insn__detail(b, g->fb->end - at_b, at_b, &ib, &db))
 		return;
 	if (da.imm == db.imm && (db.rip || da.disp == db.disp))
 		return;
@@ -326,6 +383,8 @@ void gate__judge(struct planner *x)
 	if (g.o.new.n)
 		qsort(g.by_insn, g.o.new.n, sizeof(struct access), by_insn);
 	list_by_offset(&g);
+	list_fields(&g);
+	list_bits(&g);
 	compare_functions(&g);
 	judge_accesses(&g);
 	judge_bits(&g);
@@ -337,6 +396,9 @@ void gate__judge(struct planner *x)
 	x->p->layout = g.changed ? LAYOUT_CHANGED : g.unclear ? LAYOUT_UNCLEAR : LAYOUT_NO_SIGN;
 	free(g.by_insn);
 	free(g.old_by_offset);
+	free(g.old_bits_by_offset);
+	free(g.picks);
+	vec__free(&g.fields);
 	objects__free(&g.o);
 }
 

@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "arch/decode.h"
 #include "arch/detail.h"
 
 /* ---- classes: union-find over interned names ---- */
@@ -193,14 +192,23 @@ struct label {
 	struct state *state;
 };
 
+/* A call: function `caller` of a build calls the function with that name. */
+struct edge {
+	uint32_t caller;
+	uint64_t callee;
+};
+
 struct pass {
 	const struct planner *x;
 	struct classes *classes;
 	const struct code *code;
 	bool new;
 	struct objects *out;
-	uint8_t *size_params; /* bit i: argument i of the function ends up as a size; by name of function */
-	bool changed;         /* size_params grew */
+	uint8_t *size_params;   /* bit i: argument i of the function ends up as a size; by name of function */
+	uint8_t *grew;          /* whose size_params grew in this round; by name of function */
+	bool *follow;           /* by function of this build: to be followed in this round */
+	VEC(struct edge) calls; /* of this build, noted in the first round */
+	bool first;
 	const struct function *f;
 	int32_t index;
 	struct state s;
@@ -364,7 +372,7 @@ static void note_size(struct pass *p, struct value v)
 		uint8_t bit = (uint8_t)(1u << (v.argument - 1));
 		if (!(p->size_params[id] & bit)) {
 			p->size_params[id] |= bit;
-			p->changed = true;
+			p->grew[id] = 1;
 		}
 	}
 	if (v.constant_at && p->new && p->record) {
@@ -406,6 +414,10 @@ static void lose_registers(struct pass *p)
 static void call_function(struct pass *p, int32_t callee, bool comes_back)
 {
 	uint64_t id = function_id(p, callee);
+	if (p->first) {
+		struct edge e = {(uint32_t)p->index, id};
+		vec__push(&p->calls, e);
+	}
 	for (unsigned i = 0; i < 6; i++) {
 		struct value v = p->s.reg[arch_abi.arg[i]];
 		uint32_t parameter = class_of(p->classes, NAME_ARGUMENT, id, i);
@@ -650,7 +662,7 @@ static void follow_function(struct pass *p, int32_t index)
 		const uint8_t *c = bytes + (at - p->f->start);
 		struct insn i;
 		struct insn_detail d;
-		if (!insn__decode(c, p->f->end - at, at, &i) || !insn__detail(c, p->f->end - at, at, &d))
+		if (!insn__detail(c, p->f->end - at, at, &i, &d))
 			break;
 		arrive(p, at, reached);
 		reached = i.flow != FLOW_STOP && i.flow != FLOW_JUMP;
@@ -689,12 +701,52 @@ static void follow_function(struct pass *p, int32_t index)
 
 /* ---- both builds ---- */
 
-static void run(struct pass *p, bool record)
+static void run(struct pass *p)
 {
-	p->record = record;
 	for (size_t i = 0; i < p->code->functions.n; i++)
-		if (!p->code->functions.items[i].plt && !(p->new && p->x->p->match->same_code[i]))
+		if (p->follow[i])
 			follow_function(p, (int32_t)i);
+}
+
+/* Of the new build only what is not the same in the old one, which was followed there. */
+static void follow_all(struct pass *p)
+{
+	for (size_t i = 0; i < p->code->functions.n; i++)
+		p->follow[i] = !p->code->functions.items[i].plt && !(p->new && p->x->p->match->same_code[i]);
+}
+
+static void pass__begin(struct pass *p)
+{
+	p->follow = xcalloc(p->code->functions.n + 1, sizeof(bool));
+	follow_all(p);
+	p->first = true;
+	run(p);
+	p->first = false;
+}
+
+/* A parameter that proved to be a size makes what callers hand over one: only callers are followed again. */
+static bool pass__follow_callers(struct pass *p)
+{
+	bool any = false;
+	memset(p->follow, 0, p->code->functions.n * sizeof(bool));
+	for (size_t i = 0; i < p->calls.n; i++)
+		if (p->grew[p->calls.items[i].callee])
+			any = p->follow[p->calls.items[i].caller] = true;
+	return any;
+}
+
+static void pass__record(struct pass *p)
+{
+	follow_all(p);
+	p->record = true;
+	run(p);
+}
+
+static void pass__end(struct pass *p)
+{
+	vec__free(&p->labels);
+	vec__free(&p->calls);
+	free(p->follow);
 }
 
 /* Functions with the same code do the same to the same objects in both builds; they were followed in the old one. */
@@ -717,7 +769,9 @@ static int by_class(const void *a, const void *b)
 	const struct access *x = a, *y = b;
 	if (x->class != y->class)
 		return x->class < y->class ? -1 : 1;
-	return (x->offset > y->offset) - (x->offset < y->offset);
+	if (x->offset != y->offset)
+		return x->offset < y->offset ? -1 : 1;
+	return (x->size > y->size) - (x->size < y->size);
 }
 
 static int by_insn(const void *a, const void *b)
@@ -747,7 +801,9 @@ static void mark_open_functions(struct pass *p)
 static int bits_by_class(const void *a, const void *b)
 {
 	const struct bits_picked *x = a, *y = b;
-	return (x->class > y->class) - (x->class < y->class);
+	if (x->class != y->class)
+		return x->class < y->class ? -1 : 1;
+	return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
 static void settle_bits(struct classes *c, struct bits_picked *list, size_t n)
@@ -775,17 +831,22 @@ void objects__find(const struct planner *x, struct objects *out)
 	struct pass old = {.x = x, .classes = &classes, .code = x->p->live_code, .out = out};
 	struct pass new = {.x = x, .classes = &classes, .code = x->p->next_code, .new = true, .out = out};
 	old.size_params = new.size_params = xcalloc(ids, 1);
-	for (int round = 0; round < ROUNDS_MAX; round++) {
-		old.changed = new.changed = false;
-		run(&old, false);
-		run(&new, false);
-		if (!old.changed && !new.changed)
+	old.grew = new.grew = xcalloc(ids, 1);
+	pass__begin(&old);
+	pass__begin(&new);
+	for (int round = 1; round < ROUNDS_MAX; round++) {
+		bool again = pass__follow_callers(&old);
+		again = pass__follow_callers(&new) || again;
+		if (!again)
 			break;
+		memset(old.grew, 0, ids);
+		run(&old);
+		run(&new);
 	}
 	mark_open_functions(&old);
 	mark_open_functions(&new);
-	run(&old, true);
-	run(&new, true);
+	pass__record(&old);
+	pass__record(&new);
 	share_accesses(x, out);
 	for (size_t i = 0; i < out->old.n; i++)
 		settle(&classes, &out->old.items[i]);
@@ -804,8 +865,9 @@ void objects__find(const struct planner *x, struct objects *out)
 	free(classes.items);
 	free(classes.table);
 	free(old.size_params);
-	vec__free(&old.labels);
-	vec__free(&new.labels);
+	free(old.grew);
+	pass__end(&old);
+	pass__end(&new);
 }
 
 void objects__free(struct objects *o)

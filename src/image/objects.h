@@ -46,9 +46,9 @@ struct bits_picked {
 };
 
 struct objects {
-	VEC(struct access) old, new;                /* sorted by class, then offset */
+	VEC(struct access) old, new;                /* sorted by class, offset, size */
 	VEC(struct size_argument) sizes;            /* sorted by insn; of new code */
-	VEC(struct bits_picked) old_bits, new_bits; /* sorted by class */
+	VEC(struct bits_picked) old_bits, new_bits; /* sorted by class, then offset */
 };
 
 /* Follows addresses through both builds. The caller releases it with objects__free(). */
