@@ -176,7 +176,7 @@ struct value {
 
 static const struct value from_memory = {.loaded = true};
 
-enum { SLOTS = 48 };
+enum { SLOTS = 48, OFFSET_UNKNOWN = INT32_MIN /* far from all slots of a stack */ };
 
 struct state {
 	struct value reg[REG_COUNT];
@@ -215,6 +215,10 @@ struct pass {
 	VEC(struct label) labels;
 	struct state orphan; /* at the last indirect jump: what a switch's cases start with */
 	bool has_orphan;
+	uint8_t *seen; /* by place in the function: length of the instruction that was followed there */
+	size_t seen_size;
+	bool used_stack;
+	bool skipped; /* something was not reached yet */
 	bool record;
 };
 
@@ -275,9 +279,9 @@ static struct label *label_at(struct pass *p, vaddr_t at)
 	return NULL;
 }
 
-static void flows_to(struct pass *p, vaddr_t target, vaddr_t here)
+static void flows_to(struct pass *p, vaddr_t target)
 {
-	if (target <= here || target >= p->f->end)
+	if (target < p->f->start || target >= p->f->end || p->seen[target - p->f->start])
 		return; /* a loop's head has been passed already */
 	struct label *l = label_at(p, target);
 	if (l) {
@@ -526,6 +530,7 @@ static void note_bits(struct pass *p, const struct insn_detail *d, vaddr_t at)
 static void move_stack(struct pass *p, int64_t by)
 {
 	p->s.reg[arch_abi.stack].offset += by;
+	p->used_stack = true;
 }
 
 static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
@@ -618,9 +623,11 @@ static void enter(struct pass *p)
 		    (struct value){.class = class_of(p->classes, NAME_ARGUMENT, id, i), .argument = (int8_t)(i + 1)};
 	p->s.reg[arch_abi.stack] = (struct value){.class = CLASS_STACK};
 	p->has_orphan = false;
+	p->used_stack = false;
 }
 
-/* Takes over what is known at a label. `reached`: the code before it runs on into it. */
+/* Takes over what is known at a label. `reached`: the code before it runs on into it. False: nothing is known of
+ * how this place is reached. */
 static bool arrive(struct pass *p, vaddr_t at, bool reached)
 {
 	struct label *l = label_at(p, at);
@@ -632,16 +639,20 @@ static bool arrive(struct pass *p, vaddr_t at, bool reached)
 		*l = p->labels.items[--p->labels.n];
 		return true;
 	}
-	if (reached)
-		return true;
+	return reached;
+}
+
+/* A case of a switch, or code that is reached in a way that cannot be seen. */
+static void start_anew(struct pass *p)
+{
 	if (p->has_orphan) {
 		p->s = p->orphan;
-		return true;
+		return;
 	}
 	memset(&p->s, 0, sizeof(p->s));
 	for (unsigned i = 0; i < REG_COUNT; i++)
 		p->s.reg[i] = from_memory;
-	return true;
+	p->s.reg[arch_abi.stack] = (struct value){.class = CLASS_STACK, .offset = OFFSET_UNKNOWN};
 }
 
 static void leave(struct pass *p)
@@ -651,49 +662,96 @@ static void leave(struct pass *p)
 		join(p->classes, class_of(p->classes, NAME_RESULT, function_id(p, p->index), 0), v.class);
 }
 
+/* An indirect jump with the stack as it was on entry ends the function; other ones are a switch. */
+static bool is_tail_call(const struct pass *p)
+{
+	const struct value *sp = &p->s.reg[arch_abi.stack];
+	return sp->class == CLASS_STACK && sp->offset == 0 && p->used_stack;
+}
+
+/* One instruction. False: what comes behind it is not reached from here. */
+static bool follow_insn(struct pass *p, const struct insn *i, const struct insn_detail *d, vaddr_t at)
+{
+	bool outside = i->is_branch && (i->target < p->f->start || i->target >= p->f->end);
+	if (i->flow == FLOW_CALL || i->flow == FLOW_CALL_INDIRECT) {
+		struct insn_detail target = {.op = OP_OTHER,
+					     .has_mem = d->has_mem,
+					     .base = d->base,
+					     .index = d->index,
+					     .rip = d->rip,
+					     .disp = d->disp,
+					     .size = d->size};
+		step(p, &target, at);
+		call(p, i, true);
+	} else if (i->is_branch && outside && i->flow == FLOW_JUMP) {
+		call(p, i, false); /* a tail call */
+	} else if (i->is_branch) {
+		flows_to(p, i->target);
+	} else {
+		step(p, d, at);
+		if (i->flow == FLOW_STOP) {
+			if ((d->has_mem || d->dst != REG_NONE || d->written == 0) && !is_tail_call(p)) {
+				p->orphan = p->s;
+				p->has_orphan = true;
+			}
+			leave(p);
+		}
+	}
+	return i->flow != FLOW_STOP && i->flow != FLOW_JUMP;
+}
+
+/* Goes through the function in address order. Code that nothing has led to yet is left for a later sweep, until
+ * `last`, which takes it without any knowledge. Returns whether there was anything to do. */
+static bool sweep(struct pass *p, const uint8_t *bytes, bool last)
+{
+	bool reached = false, any = false;
+	p->skipped = false;
+	for (vaddr_t at = p->f->start; at < p->f->end;) {
+		uint8_t *seen = &p->seen[at - p->f->start];
+		struct insn i;
+		struct insn_detail d;
+		if (*seen) {
+			at += *seen;
+			reached = false;
+			continue;
+		}
+		if (!insn__detail(bytes + (at - p->f->start), p->f->end - at, at, &i, &d))
+			break;
+		if (!arrive(p, at, reached)) {
+			if (!last) {
+				p->skipped = true;
+				at += i.len;
+				continue;
+			}
+			start_anew(p);
+		}
+		any = true;
+		*seen = i.len;
+		reached = follow_insn(p, &i, &d, at);
+		at += i.len;
+	}
+	return any;
+}
+
 static void follow_function(struct pass *p, int32_t index)
 {
 	p->index = index;
 	p->f = &p->code->functions.items[index];
-	const uint8_t *bytes = elf_file__at(p->code->elf, p->f->start, p->f->end - p->f->start);
-	bool reached = true;
-	enter(p);
-	for (vaddr_t at = p->f->start; bytes && at < p->f->end;) {
-		const uint8_t *c = bytes + (at - p->f->start);
-		struct insn i;
-		struct insn_detail d;
-		if (!insn__detail(c, p->f->end - at, at, &i, &d))
-			break;
-		arrive(p, at, reached);
-		reached = i.flow != FLOW_STOP && i.flow != FLOW_JUMP;
-		bool outside = i.is_branch && (i.target < p->f->start || i.target >= p->f->end);
-		if (i.flow == FLOW_CALL || i.flow == FLOW_CALL_INDIRECT) {
-			step(p,
-			     &(struct insn_detail){.op = OP_OTHER,
-						   .has_mem = d.has_mem,
-						   .base = d.base,
-						   .index = d.index,
-						   .rip = d.rip,
-						   .disp = d.disp,
-						   .size = d.size},
-			     at);
-			call(p, &i, true);
-		} else if (i.is_branch && outside && i.flow == FLOW_JUMP) {
-			call(p, &i, false); /* a tail call */
-		} else if (i.is_branch) {
-			flows_to(p, i.target, at);
-		} else {
-			step(p, &d, at);
-			if (i.flow == FLOW_STOP) {
-				if (d.has_mem || d.dst != REG_NONE || d.written == 0) {
-					p->orphan = p->s;
-					p->has_orphan = true;
-				}
-				leave(p);
-			}
-		}
-		at += i.len;
+	size_t len = p->f->end - p->f->start;
+	const uint8_t *bytes = elf_file__at(p->code->elf, p->f->start, len);
+	if (!bytes)
+		return;
+	if (len > p->seen_size) {
+		p->seen = xreallocarray(p->seen, len, 1);
+		p->seen_size = len;
 	}
+	memset(p->seen, 0, len);
+	enter(p);
+	flows_to(p, p->f->start);
+	while (sweep(p, bytes, false) && p->skipped)
+		;
+	if (p->skipped)
+		sweep(p, bytes, true);
 	for (size_t k = 0; k < p->labels.n; k++)
 		free(p->labels.items[k].state);
 	p->labels.n = 0;
@@ -747,6 +805,7 @@ static void pass__end(struct pass *p)
 	vec__free(&p->labels);
 	vec__free(&p->calls);
 	free(p->follow);
+	free(p->seen);
 }
 
 /* Functions with the same code do the same to the same objects in both builds; they were followed in the old one. */
