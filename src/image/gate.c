@@ -35,6 +35,8 @@ struct gate {
 	vaddr_t *picks; /* instructions of new code that pick bits out of what was loaded, sorted */
 	size_t changed, unclear;
 	const struct function *fa, *fb; /* being compared */
+	vaddr_list insns_a, insns_b;    /* their instructions, hashed: sorted */
+	vaddr_list sizes_a, sizes_b;    /* values that may be sizes: sorted */
 };
 
 static void sign(struct gate *g, size_t *count, const char *code, char *text)
@@ -313,6 +315,82 @@ static bool other_field(const struct gate *g, uint32_t class, int64_t from, int6
 	return from_stays && to_was;
 }
 
+/* ---- what each of the two functions has, wherever it stands ---- */
+
+static bool has(const vaddr_list *l, uint64_t v)
+{
+	return l->n && bsearch(&v, l->items, l->n, sizeof(v), by_address);
+}
+
+/* The value that an instruction sets or adds: a size, if it is handed over as one. */
+static int64_t size_of(const struct insn_detail *d)
+{
+	return d->op == OP_ADDRESS ? d->disp : d->imm;
+}
+
+static bool may_be_size(const struct insn_detail *d)
+{
+	return !d->rip && (d->op == OP_SET || d->op == OP_ADD || d->op == OP_ADDRESS);
+}
+
+static void look_at(const struct code *c, const struct function *f, vaddr_list *insns, vaddr_list *sizes)
+{
+	const uint8_t *p = elf_file__at(c->elf, f->start, f->end - f->start);
+	insns->n = sizes->n = 0;
+	for (vaddr_t at = f->start; p && at < f->end;) {
+		struct insn i;
+		struct insn_detail d;
+		if (!insn__detail(p + (at - f->start), f->end - at, at, &i, &d))
+			break;
+		vec__push(insns, match__hash_insn(p + (at - f->start), &i));
+		if (may_be_size(&d))
+			vec__push(sizes, (vaddr_t)size_of(&d));
+		at += i.len;
+	}
+	if (insns->n)
+		qsort(insns->items, insns->n, sizeof(vaddr_t), by_address);
+	if (sizes->n)
+		qsort(sizes->items, sizes->n, sizeof(vaddr_t), by_address);
+}
+
+/* ---- corresponding instructions ---- */
+
+/* Something was put in, taken out or put in another order, and what seems to correspond by its shape does not: each
+ * of the two instructions is in the other function too. Where a field moved, not all can be: the last one in the
+ * chain of what became what is not in the old function. */
+static bool are_both_there(const struct gate *g, const uint8_t *a, const struct insn *ia, const uint8_t *b,
+			   const struct insn *ib)
+{
+	return has(&g->insns_b, match__hash_insn(a, ia)) && has(&g->insns_a, match__hash_insn(b, ib));
+}
+
+/* Counts of calloc() and the like. */
+static bool is_count(int64_t v)
+{
+	return v == 0 || v == 1;
+}
+
+/* Both sizes are used by both functions: calls were put in another order, or arguments were. */
+static bool are_both_used(const struct gate *g, int64_t a, int64_t b)
+{
+	return (is_count(b) || has(&g->sizes_a, (uint64_t)b)) && (is_count(a) || has(&g->sizes_b, (uint64_t)a));
+}
+
+static void compare_offsets(struct gate *g, const struct insn_detail *da, const struct insn_detail *db, vaddr_t at_b,
+			    const char *where)
+{
+	const struct access *x = access_at(g, at_b);
+	int64_t from = x ? x->offset - db->disp + da->disp : 0;
+	bool sum = x && x->forms_address &&
+		   (x->class == CLASS_UNKNOWN ? is_small(from) && is_small(x->offset)
+					      : !is_accessed(g->o.old.items, g->o.old.n, x->class) &&
+						    !is_accessed(g->o.new.items, g->o.new.n, x->class));
+	if (!x || x->call_local || sum || other_field(g, x->class, from, x->offset))
+		return;
+	sign(g, x->class ? &g->changed : &g->unclear, x->class ? "layout-changed" : "layout-unclear",
+	     xasprintf("%s uses offset 0x%lx of an object where the old build uses 0x%lx", where, x->offset, from));
+}
+
 static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 {
 	struct gate *g = context;
@@ -324,24 +402,13 @@ static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 	if (!a || !b || !insn__detail(a, g->fa->end - at_a, at_a, &ia, &da) ||
 	    !insn__detail(b, g->fb->end - at_b, at_b, &ib, &db))
 		return;
-	if (da.imm == db.imm && (db.rip || da.disp == db.disp))
+	if ((da.imm == db.imm && (db.rip || da.disp == db.disp)) || are_both_there(g, a, &ia, b, &ib))
 		return;
 	FREE_CLEANUP char *where = code__describe(p->next_code, at_b);
-	if (db.has_mem && !db.rip && da.disp != db.disp) {
-		const struct access *x = access_at(g, at_b);
-		int64_t from = x ? x->offset - db.disp + da.disp : 0;
-		bool sum = x && x->forms_address &&
-			   (x->class == CLASS_UNKNOWN ? is_small(from) && is_small(x->offset)
-						      : !is_accessed(g->o.old.items, g->o.old.n, x->class) &&
-							    !is_accessed(g->o.new.items, g->o.new.n, x->class));
-		if (x && !x->call_local && !sum && !other_field(g, x->class, from, x->offset))
-			sign(g, x->class ? &g->changed : &g->unclear, x->class ? "layout-changed" : "layout-unclear",
-			     xasprintf("%s uses offset 0x%lx of an object where the old build uses 0x%lx", where,
-				       x->offset, from));
-	}
-	int64_t size_a = da.op == OP_ADDRESS ? da.disp : da.imm, size_b = db.op == OP_ADDRESS ? db.disp : db.imm;
-	if (size_a != size_b && !db.rip && (db.op == OP_SET || db.op == OP_ADD || db.op == OP_ADDRESS) &&
-	    is_size(g, at_b))
+	if (db.has_mem && !db.rip && da.disp != db.disp)
+		compare_offsets(g, &da, &db, at_b, where);
+	int64_t size_a = size_of(&da), size_b = size_of(&db);
+	if (size_a != size_b && may_be_size(&db) && is_size(g, at_b) && !are_both_used(g, size_a, size_b))
 		sign(g, &g->changed, "layout-changed",
 		     xasprintf("%s gives 0x%lx as a size where the old build gives 0x%lx", where, size_b, size_a));
 	if (da.imm != db.imm && db.picks_bits && is_loaded(g, at_b))
@@ -364,6 +431,8 @@ static void compare_functions(struct gate *g)
 			continue;
 		g->fa = &p->live_code->functions.items[old];
 		g->fb = &p->next_code->functions.items[i];
+		look_at(p->live_code, g->fa, &g->insns_a, &g->sizes_a);
+		look_at(p->next_code, g->fb, &g->insns_b, &g->sizes_b);
 		match__align(p->live_code, g->fa, p->next_code, g->fb, compare_insns, g);
 	}
 }
@@ -398,6 +467,10 @@ void gate__judge(struct planner *x)
 	free(g.old_by_offset);
 	free(g.old_bits_by_offset);
 	free(g.picks);
+	vec__free(&g.insns_a);
+	vec__free(&g.insns_b);
+	vec__free(&g.sizes_a);
+	vec__free(&g.sizes_b);
 	vec__free(&g.fields);
 	objects__free(&g.o);
 }

@@ -43,6 +43,11 @@ static uint64_t hash_insn(uint64_t h, const uint8_t *p, const struct insn *i, bo
 	return hash_bytes(h, bytes, i->len);
 }
 
+uint64_t match__hash_insn(const uint8_t *p, const struct insn *i)
+{
+	return hash_insn(HASH_START, p, i, true, false);
+}
+
 static uint64_t hash_function(const struct code *c, const struct function *f)
 {
 	const uint8_t *p = elf_file__at(c->elf, f->start, f->end - f->start);

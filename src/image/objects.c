@@ -379,7 +379,7 @@ static void note_size(struct pass *p, struct value v)
 			p->grew[id] = 1;
 		}
 	}
-	if (v.constant_at && p->new && p->record) {
+	if (v.constant_at && v.class != CLASS_STACK && p->new && p->record) {
 		struct size_argument s = {p->index, v.constant_at};
 		vec__push(&p->out->sizes, s);
 	}

@@ -164,6 +164,8 @@ static size_t array_of(const struct elf_file *e, int64_t tag, int64_t size_tag, 
 static vaddr_t entry_of(const struct elf_file *e, vaddr_t at)
 {
 	const struct elf_reloc *r = elf_file__reloc_at(e, at);
+	if (r && r->type == R_X86_64_64 && r->addend == 0)
+		return e->symbols[r->symbol].function;
 	return r && r->type == R_X86_64_RELATIVE ? elf_file__behind_stub(e, (vaddr_t)r->addend) : 0;
 }
 
