@@ -5,161 +5,7 @@
 #include <string.h>
 
 #include "arch/detail.h"
-
-/* ---- classes: union-find over interned names ---- */
-
-enum name_kind {
-	NAME_ARGUMENT, /* of function `a`, number b */
-	NAME_RESULT,   /* of function `a` */
-	NAME_DATA,     /* what lies at home `a` of the library's data */
-	NAME_LOAD,     /* what the word at offset b of an object of class `a` points to */
-	NAME_INDEX,    /* an element of an array in an object of class `a` */
-};
-
-struct name {
-	uint32_t kind;
-	uint64_t a;
-	int64_t b;
-	uint32_t class;
-};
-
-struct child {
-	int64_t key;
-	uint32_t kind, class;
-};
-
-struct object_class {
-	uint32_t parent;
-	bool on_stack;  /* some caller passes the address of something on its stack */
-	bool elsewhere; /* it may be in the heap or in static data */
-	VEC(struct child) children;
-};
-
-struct classes {
-	struct object_class *items;
-	size_t n, cap;
-	struct name *table; /* open addressing */
-	size_t n_names, size;
-};
-
-static uint32_t classes__new(struct classes *c)
-{
-	if (c->n == c->cap) {
-		c->cap = c->cap ? c->cap * 2 : 1024;
-		c->items = xreallocarray(c->items, c->cap, sizeof(*c->items));
-	}
-	c->items[c->n] = (struct object_class){.parent = (uint32_t)c->n};
-	return (uint32_t)c->n++;
-}
-
-static uint32_t classes__find(struct classes *c, uint32_t k)
-{
-	while (c->items[k].parent != k) {
-		c->items[k].parent = c->items[c->items[k].parent].parent;
-		k = c->items[k].parent;
-	}
-	return k;
-}
-
-static uint64_t name_hash(const struct name *n)
-{
-	uint64_t h = n->kind * 0x9e3779b97f4a7c15ULL;
-	h = (h ^ n->a) * 0xff51afd7ed558ccdULL;
-	h = (h ^ (h >> 33) ^ (uint64_t)n->b) * 0xc4ceb9fe1a85ec53ULL;
-	return h ^ (h >> 29);
-}
-
-static void names__grow(struct classes *c)
-{
-	struct name *old = c->table;
-	size_t old_size = c->size;
-	c->size = c->size ? c->size * 2 : 4096;
-	c->table = xcalloc(c->size, sizeof(*c->table));
-	for (size_t i = 0; i < old_size; i++) {
-		if (!old[i].class)
-			continue;
-		size_t k = name_hash(&old[i]) & (c->size - 1);
-		while (c->table[k].class)
-			k = (k + 1) & (c->size - 1);
-		c->table[k] = old[i];
-	}
-	free(old);
-}
-
-static void mark_elsewhere(struct classes *c, uint32_t class)
-{
-	c->items[classes__find(c, class)].elsewhere = true;
-}
-
-static uint32_t class_of(struct classes *c, uint32_t kind, uint64_t a, int64_t b)
-{
-	struct name n = {.kind = kind, .a = a, .b = b};
-	if (2 * (c->n_names + 1) > c->size)
-		names__grow(c);
-	size_t k = name_hash(&n) & (c->size - 1);
-	for (; c->table[k].class; k = (k + 1) & (c->size - 1))
-		if (c->table[k].kind == kind && c->table[k].a == a && c->table[k].b == b)
-			return classes__find(c, c->table[k].class);
-	n.class = classes__new(c);
-	c->items[n.class].elsewhere = kind != NAME_ARGUMENT;
-	c->table[k] = n;
-	c->n_names++;
-	return n.class;
-}
-
-/* The class of what hangs off an object: kept with the object, so that it is joined when objects are. */
-static uint32_t child_of(struct classes *c, uint32_t of, uint32_t kind, int64_t key)
-{
-	of = classes__find(c, of);
-	for (size_t i = 0; i < c->items[of].children.n; i++)
-		if (c->items[of].children.items[i].key == key && c->items[of].children.items[i].kind == kind)
-			return classes__find(c, c->items[of].children.items[i].class);
-	struct child k = {key, kind, classes__new(c)};
-	c->items[k.class].elsewhere = true;
-	vec__push(&c->items[of].children, k);
-	return k.class;
-}
-
-static void join(struct classes *c, uint32_t a, uint32_t b)
-{
-	struct pair {
-		uint32_t a, b;
-	};
-	VEC(struct pair) work = {0};
-	struct pair first = {a, b};
-	vec__push(&work, first);
-	while (work.n) {
-		struct pair p = work.items[--work.n];
-		a = classes__find(c, p.a);
-		b = classes__find(c, p.b);
-		if (a == b || a <= CLASS_STACK || b <= CLASS_STACK)
-			continue;
-		if (c->items[a].children.n < c->items[b].children.n) {
-			uint32_t t = a;
-			a = b;
-			b = t;
-		}
-		c->items[b].parent = a;
-		c->items[a].on_stack = c->items[a].on_stack || c->items[b].on_stack;
-		c->items[a].elsewhere = c->items[a].elsewhere || c->items[b].elsewhere;
-		for (size_t i = 0; i < c->items[b].children.n; i++) {
-			struct child k = c->items[b].children.items[i];
-			bool had = false;
-			for (size_t j = 0; j < c->items[a].children.n && !had; j++) {
-				struct child *o = &c->items[a].children.items[j];
-				if (o->key != k.key || o->kind != k.kind)
-					continue;
-				struct pair both = {o->class, k.class};
-				vec__push(&work, both);
-				had = true;
-			}
-			if (!had)
-				vec__push(&c->items[a].children, k);
-		}
-		vec__free(&c->items[b].children);
-	}
-	vec__free(&work);
-}
+#include "image/classes.h"
 
 /* ---- what is known at one place of a function ---- */
 
@@ -302,8 +148,9 @@ static struct value load(struct pass *p, struct value base, int64_t disp, bool i
 	}
 	if (base.class == CLASS_UNKNOWN)
 		return from_memory;
-	uint32_t object = indexed ? child_of(p->classes, base.class, NAME_INDEX, 0) : base.class;
-	return (struct value){.class = child_of(p->classes, object, NAME_LOAD, indexed ? disp : base.offset + disp),
+	uint32_t object = indexed ? classes__child(p->classes, base.class, NAME_INDEX, 0) : base.class;
+	return (struct value){.class =
+				  classes__child(p->classes, object, NAME_LOAD, indexed ? disp : base.offset + disp),
 			      .loaded = true};
 }
 
@@ -312,7 +159,8 @@ static struct value data_object(struct pass *p, vaddr_t target)
 {
 	vaddr_t home = p->new ? layout__home(p->x, target) : layout__home_of_live(p->x, target);
 	bool data = elf_file__is_data(p->code->elf, target);
-	return data && home ? (struct value){.class = class_of(p->classes, NAME_DATA, home, 0)} : (struct value){0};
+	return data && home ? (struct value){.class = classes__named(p->classes, NAME_DATA, home, 0)}
+			    : (struct value){0};
 }
 
 /* What a slot of the GOT holds: the address of the library's own data, or something foreign. */
@@ -344,7 +192,7 @@ static uint32_t object_at(struct pass *p, const struct insn_detail *d, int64_t *
 {
 	struct value base = p->s.reg[d->base];
 	*offset = d->index == REG_NONE && base.class ? base.offset + d->disp : d->disp;
-	return d->index != REG_NONE && base.class > CLASS_STACK ? child_of(p->classes, base.class, NAME_INDEX, 0)
+	return d->index != REG_NONE && base.class > CLASS_STACK ? classes__child(p->classes, base.class, NAME_INDEX, 0)
 								: base.class;
 }
 
@@ -424,22 +272,22 @@ static void call_function(struct pass *p, int32_t callee, bool comes_back)
 	}
 	for (unsigned i = 0; i < 6; i++) {
 		struct value v = p->s.reg[arch_abi.arg[i]];
-		uint32_t parameter = class_of(p->classes, NAME_ARGUMENT, id, i);
+		uint32_t parameter = classes__named(p->classes, NAME_ARGUMENT, id, i);
 		if (v.class > CLASS_STACK && v.offset == 0)
-			join(p->classes, parameter, v.class);
+			classes__join(p->classes, parameter, v.class);
 		else if (v.class == CLASS_STACK)
 			p->classes->items[classes__find(p->classes, parameter)].on_stack = true;
 		else
-			mark_elsewhere(p->classes, parameter);
+			classes__mark_elsewhere(p->classes, parameter);
 		if (p->size_params[id] & (1u << i))
 			note_size(p, v);
 	}
 	lose_registers(p);
-	uint32_t result = class_of(p->classes, NAME_RESULT, id, 0);
+	uint32_t result = classes__named(p->classes, NAME_RESULT, id, 0);
 	if (comes_back)
 		p->s.reg[arch_abi.result] = (struct value){.class = result, .loaded = true};
 	else
-		join(p->classes, class_of(p->classes, NAME_RESULT, function_id(p, p->index), 0), result);
+		classes__join(p->classes, classes__named(p->classes, NAME_RESULT, function_id(p, p->index), 0), result);
 }
 
 static void call_import(struct pass *p, const char *name)
@@ -562,11 +410,11 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 			result.offset += d->disp;
 			result.constant_at = at;
 			if (d->index != REG_NONE)
-				result =
-				    r[d->base].class == CLASS_STACK
-					? (struct value){0}
-					: (struct value){.class = child_of(p->classes, r[d->base].class, NAME_INDEX, 0),
-							 .offset = d->disp};
+				result = r[d->base].class == CLASS_STACK
+					     ? (struct value){0}
+					     : (struct value){
+						   .class = classes__child(p->classes, r[d->base].class, NAME_INDEX, 0),
+						   .offset = d->disp};
 		}
 		break;
 	case OP_LOAD:
@@ -585,7 +433,7 @@ static void step(struct pass *p, const struct insn_detail *d, vaddr_t at)
 						 : load(p, d->base == REG_NONE ? (struct value){0} : r[d->base],
 							d->disp, d->index != REG_NONE);
 			if (to.class > CLASS_STACK)
-				join(p->classes, to.class, r[d->src].class);
+				classes__join(p->classes, to.class, r[d->src].class);
 		}
 		return;
 	case OP_PUSH:
@@ -619,8 +467,8 @@ static void enter(struct pass *p)
 	uint64_t id = function_id(p, p->index);
 	p->s = (struct state){0};
 	for (unsigned i = 0; i < 6; i++)
-		p->s.reg[arch_abi.arg[i]] =
-		    (struct value){.class = class_of(p->classes, NAME_ARGUMENT, id, i), .argument = (int8_t)(i + 1)};
+		p->s.reg[arch_abi.arg[i]] = (struct value){.class = classes__named(p->classes, NAME_ARGUMENT, id, i),
+							   .argument = (int8_t)(i + 1)};
 	p->s.reg[arch_abi.stack] = (struct value){.class = CLASS_STACK};
 	p->has_orphan = false;
 	p->used_stack = false;
@@ -659,7 +507,8 @@ static void leave(struct pass *p)
 {
 	struct value v = p->s.reg[arch_abi.result];
 	if (v.class > CLASS_STACK && v.offset == 0)
-		join(p->classes, class_of(p->classes, NAME_RESULT, function_id(p, p->index), 0), v.class);
+		classes__join(p->classes, classes__named(p->classes, NAME_RESULT, function_id(p, p->index), 0),
+			      v.class);
 }
 
 /* An indirect jump with the stack as it was on entry ends the function; other ones are a switch. */
@@ -850,9 +699,9 @@ static void mark_open_functions(struct pass *p)
 	for (size_t i = 0; i < open.n; i++) {
 		const struct function *f = code__function_starting(p->code, open.items[i]);
 		for (unsigned k = 0; f && k < 6; k++)
-			mark_elsewhere(p->classes,
-				       class_of(p->classes, NAME_ARGUMENT,
-						function_id(p, (int32_t)(f - p->code->functions.items)), k));
+			classes__mark_elsewhere(
+			    p->classes, classes__named(p->classes, NAME_ARGUMENT,
+						       function_id(p, (int32_t)(f - p->code->functions.items)), k));
 	}
 	vec__free(&open);
 }
@@ -883,9 +732,8 @@ enum { ROUNDS_MAX = 6 }; /* how deep sizes may be handed down through the librar
 
 void objects__find(const struct planner *x, struct objects *out)
 {
-	struct classes classes = {0};
-	classes__new(&classes); /* CLASS_UNKNOWN */
-	classes__new(&classes); /* CLASS_STACK */
+	struct classes classes;
+	classes__init(&classes);
 	size_t ids = x->p->live_code->functions.n + 2 * x->p->next_code->functions.n + 1;
 	struct pass old = {.x = x, .classes = &classes, .code = x->p->live_code, .out = out};
 	struct pass new = {.x = x, .classes = &classes, .code = x->p->next_code, .new = true, .out = out};
@@ -919,10 +767,7 @@ void objects__find(const struct planner *x, struct objects *out)
 		qsort(out->new.items, out->new.n, sizeof(struct access), by_class);
 	if (out->sizes.n)
 		qsort(out->sizes.items, out->sizes.n, sizeof(struct size_argument), by_insn);
-	for (size_t i = 0; i < classes.n; i++)
-		vec__free(&classes.items[i].children);
-	free(classes.items);
-	free(classes.table);
+	classes__free(&classes);
 	free(old.size_params);
 	free(old.grew);
 	pass__end(&old);

@@ -16,9 +16,8 @@
 #ifndef LLU_IMAGE_OBJECTS_H
 #define LLU_IMAGE_OBJECTS_H
 
+#include "image/classes.h"
 #include "image/planner.h"
-
-enum { CLASS_UNKNOWN = 0, CLASS_STACK = 1 };
 
 struct access {
 	bool forms_address; /* lea: the address of bytes in the object, which are not accessed here */
