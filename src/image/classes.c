@@ -100,6 +100,8 @@ void classes__join(struct classes *c, uint32_t a, uint32_t b)
 			b = t;
 		}
 		c->items[b].parent = a;
+		if (c->items[b].touched > c->items[a].touched)
+			c->items[a].touched = c->items[b].touched;
 		c->items[a].on_stack = c->items[a].on_stack || c->items[b].on_stack;
 		c->items[a].elsewhere = c->items[a].elsewhere || c->items[b].elsewhere;
 		for (size_t i = 0; i < c->items[b].children.n; i++) {

@@ -10,11 +10,13 @@
 enum { CLASS_UNKNOWN = 0, CLASS_STACK = 1 };
 
 enum name_kind {
-	NAME_ARGUMENT, /* of function `a`, number b */
-	NAME_RESULT,   /* of function `a` */
-	NAME_DATA,     /* what lies at home `a` of the library's data */
-	NAME_LOAD,     /* what the word at offset b of an object of class `a` points to */
-	NAME_INDEX,    /* an element of an array in an object of class `a` */
+	NAME_ARGUMENT,  /* of function `a`, number b */
+	NAME_RESULT,    /* of function `a` */
+	NAME_CALL,      /* what call `b` in function `a` gives, of a function that does not know what it gives */
+	NAME_ONLY_CALL, /* the same, of the only call of `b` in function `a` */
+	NAME_DATA,      /* what lies at home `a` of the library's data */
+	NAME_LOAD,      /* what the word at offset b of an object of class `a` points to */
+	NAME_INDEX,     /* an element of an array in an object of class `a` */
 };
 
 struct name {
@@ -31,8 +33,9 @@ struct child {
 
 struct object_class {
 	uint32_t parent;
-	bool on_stack;  /* some caller passes the address of something on its stack */
-	bool elsewhere; /* it may be in the heap or in static data */
+	uint32_t touched; /* the last function, by number, that accessed such an object */
+	bool on_stack;    /* some caller passes the address of something on its stack */
+	bool elsewhere;   /* it may be in the heap or in static data */
 	VEC(struct child) children;
 };
 
@@ -41,6 +44,7 @@ struct classes {
 	size_t n, cap;
 	struct name *table; /* open addressing */
 	size_t n_names, size;
+	uint32_t serial; /* how many functions were followed */
 };
 
 /* Starts with CLASS_UNKNOWN and CLASS_STACK. Released with classes__free(). */

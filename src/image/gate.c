@@ -147,11 +147,11 @@ static bool speaks_for(const struct access *old, int64_t offset, unsigned size)
 	return old->size <= 8 && (old->offset >= offset || old->size <= 4);
 }
 
-/* Does old code work on such objects at all? */
+/* Does old code show anything of such objects? One field alone says nothing of what else there is. */
 static bool is_known(const struct gate *g, uint32_t class)
 {
-	size_t i = first_of(g->o.old.items, g->o.old.n, class);
-	return i < g->o.old.n && g->o.old.items[i].class == class;
+	size_t i = first_of(g->fields.items, g->fields.n, class);
+	return i + 1 < g->fields.n && g->fields.items[i].class == class && g->fields.items[i + 1].class == class;
 }
 
 /* Are all bytes of [offset, offset + size) in fields that old accesses of the class show? */

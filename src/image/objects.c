@@ -22,6 +22,7 @@ struct value {
 
 static const struct value from_memory = {.loaded = true};
 
+enum { KNOWS_RESULT = 1 << 7 };
 enum { SLOTS = 48, OFFSET_UNKNOWN = INT32_MIN /* far from all slots of a stack */ };
 
 struct state {
@@ -38,11 +39,14 @@ struct label {
 	struct state *state;
 };
 
-/* A call: function `caller` of a build calls the function with that name. */
-struct edge {
-	uint32_t caller;
-	uint64_t callee;
+/* A call in function `caller` of a build. */
+struct call {
+	uint32_t caller, of; /* how many calls of that callee the caller makes */
+	uint64_t callee;     /* the name of a function, or a hash of an import's with IS_IMPORT */
+	vaddr_t insn;
 };
+
+#define IS_IMPORT ((uint64_t)1 << 63)
 
 struct pass {
 	const struct planner *x;
@@ -51,9 +55,12 @@ struct pass {
 	bool new;
 	struct objects *out;
 	uint8_t *size_params;   /* bit i: argument i of the function ends up as a size; by name of function */
+	uint8_t *knows;         /* bit i: the function accesses what its argument i leads to, or hands it on to one that
+				   does; KNOWS_RESULT: accesses what its result leads to. By name of function */
+	uint32_t serial;        /* of the function being followed */
 	uint8_t *grew;          /* whose size_params grew in this round; by name of function */
 	bool *follow;           /* by function of this build: to be followed in this round */
-	VEC(struct edge) calls; /* of this build, noted in the first round */
+	VEC(struct call) calls; /* of this build, noted in the first round; then sorted by instruction */
 	bool first;
 	const struct function *f;
 	int32_t index;
@@ -196,12 +203,28 @@ static uint32_t object_at(struct pass *p, const struct insn_detail *d, int64_t *
 								: base.class;
 }
 
+static void now_knows(struct pass *p, uint8_t what)
+{
+	uint64_t id = function_id(p, p->index);
+	if (!(p->knows[id] & what)) {
+		p->knows[id] |= what;
+		p->grew[id] = 1;
+	}
+}
+
 static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
 {
-	if (!p->record || d->rip || d->base == REG_NONE || (d->size == 0 && d->op != OP_ADDRESS))
+	if (d->rip || d->base == REG_NONE || (d->size == 0 && d->op != OP_ADDRESS))
 		return;
 	struct value base = p->s.reg[d->base];
 	if (base.class == CLASS_STACK || d->base == arch_abi.stack)
+		return;
+	if (base.class && d->op != OP_ADDRESS) {
+		p->classes->items[classes__find(p->classes, base.class)].touched = p->serial;
+		if (base.argument)
+			now_knows(p, (uint8_t)(1u << (base.argument - 1)));
+	}
+	if (!p->record)
 		return;
 	int64_t offset;
 	uint32_t class = object_at(p, d, &offset);
@@ -263,36 +286,100 @@ static void lose_registers(struct pass *p)
 			p->s.reg[i] = (struct value){0};
 }
 
-static void call_function(struct pass *p, int32_t callee, bool comes_back)
+static void note_call(struct pass *p, uint64_t callee, vaddr_t at)
 {
-	uint64_t id = function_id(p, callee);
-	if (p->first) {
-		struct edge e = {(uint32_t)p->index, id};
-		vec__push(&p->calls, e);
-	}
-	for (unsigned i = 0; i < 6; i++) {
-		struct value v = p->s.reg[arch_abi.arg[i]];
-		uint32_t parameter = classes__named(p->classes, NAME_ARGUMENT, id, i);
-		if (v.class > CLASS_STACK && v.offset == 0)
-			classes__join(p->classes, parameter, v.class);
-		else if (v.class == CLASS_STACK)
-			p->classes->items[classes__find(p->classes, parameter)].on_stack = true;
-		else
-			classes__mark_elsewhere(p->classes, parameter);
-		if (p->size_params[id] & (1u << i))
-			note_size(p, v);
-	}
-	lose_registers(p);
-	uint32_t result = classes__named(p->classes, NAME_RESULT, id, 0);
-	if (comes_back)
-		p->s.reg[arch_abi.result] = (struct value){.class = result, .loaded = true};
-	else
-		classes__join(p->classes, classes__named(p->classes, NAME_RESULT, function_id(p, p->index), 0), result);
+	struct call c = {.caller = (uint32_t)p->index, .callee = callee, .insn = at};
+	if (p->first)
+		vec__push(&p->calls, c);
 }
 
-static void call_import(struct pass *p, const char *name)
+static const struct call *call_at(const struct pass *p, vaddr_t insn)
+{
+	size_t lo = 0, hi = p->calls.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (p->calls.items[mid].insn < insn)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < p->calls.n && p->calls.items[lo].insn == insn ? &p->calls.items[lo] : NULL;
+}
+
+/* What a function gives that hands out objects of any type (an allocation, an element of a list) is of a class of
+ * its own for each call. Which call of the one build is which of the other is certain only where there is one. */
+static struct value result_of_call(struct pass *p, vaddr_t at)
+{
+	const struct call *c = p->first ? NULL : call_at(p, at);
+	if (!c)
+		return from_memory;
+	int64_t which = c->of == 1 ? (int64_t)c->callee : (int64_t)(2 * at + p->new);
+	return (struct value){.class = classes__named(p->classes, c->of == 1 ? NAME_ONLY_CALL : NAME_CALL,
+						      function_id(p, p->index), which),
+			      .loaded = true};
+}
+
+/* An argument and the callee's parameter are of one type when the callee knows anything of it: what stores, frees or
+ * allocates for everybody must not make one class of all. */
+static void hand_over(struct pass *p, uint64_t callee, unsigned i)
+{
+	struct value v = p->s.reg[arch_abi.arg[i]];
+	uint32_t parameter = classes__named(p->classes, NAME_ARGUMENT, callee, i);
+	bool knows = p->knows[callee] & (1u << i);
+	if (v.class > CLASS_STACK && v.offset == 0 && knows)
+		classes__join(p->classes, parameter, v.class);
+	else if (v.class == CLASS_STACK)
+		p->classes->items[classes__find(p->classes, parameter)].on_stack = true;
+	else
+		classes__mark_elsewhere(p->classes, parameter);
+	if (v.argument && v.offset == 0 && knows)
+		now_knows(p, (uint8_t)(1u << (v.argument - 1)));
+	if (p->size_params[callee] & (1u << i))
+		note_size(p, v);
+}
+
+static void give_result(struct pass *p, struct value v)
+{
+	if (v.class <= CLASS_STACK || v.offset != 0 ||
+	    p->classes->items[classes__find(p->classes, v.class)].touched != p->serial)
+		return;
+	now_knows(p, KNOWS_RESULT);
+	classes__join(p->classes, classes__named(p->classes, NAME_RESULT, function_id(p, p->index), 0), v.class);
+}
+
+static void call_function(struct pass *p, int32_t callee, bool comes_back, vaddr_t at)
+{
+	uint64_t id = function_id(p, callee);
+	note_call(p, id, at);
+	for (unsigned i = 0; i < 6; i++)
+		hand_over(p, id, i);
+	lose_registers(p);
+	struct value result;
+	if (p->knows[id] & KNOWS_RESULT) {
+		result = (struct value){.class = classes__named(p->classes, NAME_RESULT, id, 0), .loaded = true};
+		p->classes->items[classes__find(p->classes, result.class)].touched = p->serial;
+	} else {
+		result = result_of_call(p, at);
+	}
+	if (comes_back)
+		p->s.reg[arch_abi.result] = result;
+	else
+		give_result(p, result);
+}
+
+static uint64_t hash_name(const char *s)
+{
+	uint64_t h = 0xcbf29ce484222325ULL;
+	for (; *s; s++)
+		h = (h ^ (uint8_t)*s) * 0x100000001b3ULL; /* FNV-1a */
+	return h;
+}
+
+static void call_import(struct pass *p, const char *name, vaddr_t at)
 {
 	uint8_t sizes = name ? sizes_of_import(name) : 0;
+	if (name)
+		note_call(p, hash_name(name) | IS_IMPORT, at);
 	for (unsigned i = 0; i < 6; i++)
 		if (sizes & (1u << i))
 			note_size(p, p->s.reg[arch_abi.arg[i]]);
@@ -300,27 +387,32 @@ static void call_import(struct pass *p, const char *name)
 	if (!name)
 		note_size(p, p->s.reg[arch_abi.arg[0]]);
 	lose_registers(p);
+	p->s.reg[arch_abi.result] = name ? result_of_call(p, at) : from_memory;
 }
 
-static const char *import_at(const struct pass *p, vaddr_t target)
+/* A call of an import; of the library's own function where it exports what it calls by name. */
+static void call_symbol(struct pass *p, uint32_t symbol, bool comes_back, vaddr_t at)
 {
-	uint32_t s = code__plt_import(p->code, target);
-	return s ? p->code->elf->symbols[s].name : NULL;
+	const struct elf_symbol *s = symbol ? &p->code->elf->symbols[symbol] : NULL;
+	const struct function *f =
+	    s && s->s.st_shndx != SHN_UNDEF ? code__function_starting(p->code, s->function) : NULL;
+	if (f)
+		call_function(p, (int32_t)(f - p->code->functions.items), comes_back, at);
+	else
+		call_import(p, s ? s->name : NULL, at);
 }
 
-static void call(struct pass *p, const struct insn *i, bool comes_back)
+static void call(struct pass *p, const struct insn *i, bool comes_back, vaddr_t at)
 {
 	const struct elf_reloc *got =
 	    i->has_target && !i->is_branch ? elf_file__reloc_at(p->code->elf, i->target) : NULL;
-	if (i->is_branch) {
-		const struct function *f = code__function_at(p->code, i->target);
-		if (f && !f->plt)
-			call_function(p, (int32_t)(f - p->code->functions.items), comes_back);
-		else
-			call_import(p, import_at(p, i->target));
-	} else {
-		call_import(p, got && got->symbol ? p->code->elf->symbols[got->symbol].name : NULL);
-	}
+	const struct function *f = i->is_branch ? code__function_at(p->code, i->target) : NULL;
+	if (f && !f->plt)
+		call_function(p, (int32_t)(f - p->code->functions.items), comes_back, at);
+	else if (i->is_branch)
+		call_symbol(p, code__plt_import(p->code, i->target), comes_back, at);
+	else
+		call_symbol(p, got ? got->symbol : 0, comes_back, at);
 }
 
 /* Does the instruction work on something that was loaded, or in memory itself? */
@@ -503,14 +595,6 @@ static void start_anew(struct pass *p)
 	p->s.reg[arch_abi.stack] = (struct value){.class = CLASS_STACK, .offset = OFFSET_UNKNOWN};
 }
 
-static void leave(struct pass *p)
-{
-	struct value v = p->s.reg[arch_abi.result];
-	if (v.class > CLASS_STACK && v.offset == 0)
-		classes__join(p->classes, classes__named(p->classes, NAME_RESULT, function_id(p, p->index), 0),
-			      v.class);
-}
-
 /* An indirect jump with the stack as it was on entry ends the function; other ones are a switch. */
 static bool is_tail_call(const struct pass *p)
 {
@@ -531,9 +615,9 @@ static bool follow_insn(struct pass *p, const struct insn *i, const struct insn_
 					     .disp = d->disp,
 					     .size = d->size};
 		step(p, &target, at);
-		call(p, i, true);
+		call(p, i, true, at);
 	} else if (i->is_branch && outside && i->flow == FLOW_JUMP) {
-		call(p, i, false); /* a tail call */
+		call(p, i, false, at); /* a tail call */
 	} else if (i->is_branch) {
 		flows_to(p, i->target);
 	} else {
@@ -543,7 +627,7 @@ static bool follow_insn(struct pass *p, const struct insn *i, const struct insn_
 				p->orphan = p->s;
 				p->has_orphan = true;
 			}
-			leave(p);
+			give_result(p, p->s.reg[arch_abi.result]);
 		}
 	}
 	return i->flow != FLOW_STOP && i->flow != FLOW_JUMP;
@@ -585,6 +669,7 @@ static bool sweep(struct pass *p, const uint8_t *bytes, bool last)
 static void follow_function(struct pass *p, int32_t index)
 {
 	p->index = index;
+	p->serial = ++p->classes->serial;
 	p->f = &p->code->functions.items[index];
 	size_t len = p->f->end - p->f->start;
 	const uint8_t *bytes = elf_file__at(p->code->elf, p->f->start, len);
@@ -615,6 +700,35 @@ static void run(struct pass *p)
 			follow_function(p, (int32_t)i);
 }
 
+static int by_callee(const void *a, const void *b)
+{
+	const struct call *x = a, *y = b;
+	if (x->caller != y->caller)
+		return x->caller < y->caller ? -1 : 1;
+	return (x->callee > y->callee) - (x->callee < y->callee);
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct call *x = a, *y = b;
+	return (x->insn > y->insn) - (x->insn < y->insn);
+}
+
+static void count_calls(struct pass *p)
+{
+	struct call *c = p->calls.items;
+	if (!p->calls.n)
+		return;
+	qsort(c, p->calls.n, sizeof(*c), by_callee);
+	for (size_t i = 0, end; i < p->calls.n; i = end) {
+		for (end = i; end < p->calls.n && c[end].caller == c[i].caller && c[end].callee == c[i].callee;)
+			end++;
+		for (size_t k = i; k < end; k++)
+			c[k].of = (uint32_t)(end - i);
+	}
+	qsort(c, p->calls.n, sizeof(*c), by_place);
+}
+
 /* Of the new build only what is not the same in the old one, which was followed there. */
 static void follow_all(struct pass *p)
 {
@@ -629,6 +743,7 @@ static void pass__begin(struct pass *p)
 	p->first = true;
 	run(p);
 	p->first = false;
+	count_calls(p);
 }
 
 /* A parameter that proved to be a size makes what callers hand over one: only callers are followed again. */
@@ -637,7 +752,7 @@ static bool pass__follow_callers(struct pass *p)
 	bool any = false;
 	memset(p->follow, 0, p->code->functions.n * sizeof(bool));
 	for (size_t i = 0; i < p->calls.n; i++)
-		if (p->grew[p->calls.items[i].callee])
+		if (!(p->calls.items[i].callee & IS_IMPORT) && p->grew[p->calls.items[i].callee])
 			any = p->follow[p->calls.items[i].caller] = true;
 	return any;
 }
@@ -739,6 +854,7 @@ void objects__find(const struct planner *x, struct objects *out)
 	struct pass new = {.x = x, .classes = &classes, .code = x->p->next_code, .new = true, .out = out};
 	old.size_params = new.size_params = xcalloc(ids, 1);
 	old.grew = new.grew = xcalloc(ids, 1);
+	old.knows = new.knows = xcalloc(ids, 1);
 	pass__begin(&old);
 	pass__begin(&new);
 	for (int round = 1; round < ROUNDS_MAX; round++) {
@@ -770,6 +886,7 @@ void objects__find(const struct planner *x, struct objects *out)
 	classes__free(&classes);
 	free(old.size_params);
 	free(old.grew);
+	free(old.knows);
 	pass__end(&old);
 	pass__end(&new);
 }
