@@ -18,6 +18,7 @@ struct value {
 	uint8_t shift;       /* the value has since been shifted right so far */
 	uint32_t from_class; /* the object that it was loaded from, CLASS_UNKNOWN: cannot be told */
 	int64_t from;        /* and the offset there */
+	uint32_t result_of;  /* the function of the library that gave it, by name, plus 1 */
 };
 
 static const struct value from_memory = {.loaded = true};
@@ -48,19 +49,26 @@ struct call {
 
 #define IS_IMPORT ((uint64_t)1 << 63)
 
+/* A function hands its own argument on, or returns what it was given: what the callee knows and uses as a size, it
+ * knows and uses, too. */
+struct handed_on {
+	uint64_t caller, callee; /* names */
+	int8_t argument, as;     /* the caller's argument, from 1, as the callee's, from 0; argument 0: the result */
+	bool whole;              /* as it is, not a sum */
+};
+
 struct pass {
 	const struct planner *x;
 	struct classes *classes;
 	const struct code *code;
 	bool new;
 	struct objects *out;
-	uint8_t *size_params;   /* bit i: argument i of the function ends up as a size; by name of function */
-	uint8_t *knows;         /* bit i: the function accesses what its argument i leads to, or hands it on to one that
-				   does; KNOWS_RESULT: accesses what its result leads to. By name of function */
-	uint32_t serial;        /* of the function being followed */
-	uint8_t *grew;          /* whose size_params grew in this round; by name of function */
-	bool *follow;           /* by function of this build: to be followed in this round */
-	VEC(struct call) calls; /* of this build, noted in the first round; then sorted by instruction */
+	uint8_t *size_params; /* bit i: argument i of the function ends up as a size; by name of function */
+	uint8_t *knows;       /* bit i: the function accesses what its argument i leads to, or hands it on to one that
+				 does; KNOWS_RESULT: accesses what its result leads to. By name of function */
+	uint32_t serial;      /* of the function being followed */
+	VEC(struct handed_on) handed_on; /* of this build, noted in the first round */
+	VEC(struct call) calls;          /* of this build, noted in the first round; then sorted by instruction */
 	bool first;
 	const struct function *f;
 	int32_t index;
@@ -205,11 +213,7 @@ static uint32_t object_at(struct pass *p, const struct insn_detail *d, int64_t *
 
 static void now_knows(struct pass *p, uint8_t what)
 {
-	uint64_t id = function_id(p, p->index);
-	if (!(p->knows[id] & what)) {
-		p->knows[id] |= what;
-		p->grew[id] = 1;
-	}
+	p->knows[function_id(p, p->index)] |= what;
 }
 
 static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
@@ -242,14 +246,8 @@ static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
 
 static void note_size(struct pass *p, struct value v)
 {
-	if (v.argument) {
-		uint64_t id = function_id(p, p->index);
-		uint8_t bit = (uint8_t)(1u << (v.argument - 1));
-		if (!(p->size_params[id] & bit)) {
-			p->size_params[id] |= bit;
-			p->grew[id] = 1;
-		}
-	}
+	if (v.argument)
+		p->size_params[function_id(p, p->index)] |= (uint8_t)(1u << (v.argument - 1));
 	if (v.constant_at && v.class != CLASS_STACK && p->new && p->record) {
 		struct size_argument s = {p->index, v.constant_at};
 		vec__push(&p->out->sizes, s);
@@ -332,14 +330,20 @@ static void hand_over(struct pass *p, uint64_t callee, unsigned i)
 		p->classes->items[classes__find(p->classes, parameter)].on_stack = true;
 	else
 		classes__mark_elsewhere(p->classes, parameter);
-	if (v.argument && v.offset == 0 && knows)
-		now_knows(p, (uint8_t)(1u << (v.argument - 1)));
+	if (v.argument && p->first) {
+		struct handed_on h = {function_id(p, p->index), callee, v.argument, (int8_t)i, v.offset == 0};
+		vec__push(&p->handed_on, h);
+	}
 	if (p->size_params[callee] & (1u << i))
 		note_size(p, v);
 }
 
 static void give_result(struct pass *p, struct value v)
 {
+	if (p->first && v.result_of) {
+		struct handed_on h = {.caller = function_id(p, p->index), .callee = v.result_of - 1};
+		vec__push(&p->handed_on, h);
+	}
 	if (v.class <= CLASS_STACK || v.offset != 0 ||
 	    p->classes->items[classes__find(p->classes, v.class)].touched != p->serial)
 		return;
@@ -361,6 +365,7 @@ static void call_function(struct pass *p, int32_t callee, bool comes_back, vaddr
 	} else {
 		result = result_of_call(p, at);
 	}
+	result.result_of = (uint32_t)id + 1;
 	if (comes_back)
 		p->s.reg[arch_abi.result] = result;
 	else
@@ -693,13 +698,6 @@ static void follow_function(struct pass *p, int32_t index)
 
 /* ---- both builds ---- */
 
-static void run(struct pass *p)
-{
-	for (size_t i = 0; i < p->code->functions.n; i++)
-		if (p->follow[i])
-			follow_function(p, (int32_t)i);
-}
-
 static int by_callee(const void *a, const void *b)
 {
 	const struct call *x = a, *y = b;
@@ -730,36 +728,47 @@ static void count_calls(struct pass *p)
 }
 
 /* Of the new build only what is not the same in the old one, which was followed there. */
-static void follow_all(struct pass *p)
+static void run(struct pass *p)
 {
 	for (size_t i = 0; i < p->code->functions.n; i++)
-		p->follow[i] = !p->code->functions.items[i].plt && !(p->new && p->x->p->match->same_code[i]);
+		if (!p->code->functions.items[i].plt && !(p->new && p->x->p->match->same_code[i]))
+			follow_function(p, (int32_t)i);
 }
 
-static void pass__begin(struct pass *p)
+/* What each function says of its own arguments and result. */
+static void look_first(struct pass *p)
 {
-	p->follow = xcalloc(p->code->functions.n + 1, sizeof(bool));
-	follow_all(p);
 	p->first = true;
 	run(p);
 	p->first = false;
 	count_calls(p);
 }
 
-/* A parameter that proved to be a size makes what callers hand over one: only callers are followed again. */
-static bool pass__follow_callers(struct pass *p)
+/* What callees know, callers know too. Returns whether that is anything new. */
+static bool pass_up(struct pass *p)
 {
 	bool any = false;
-	memset(p->follow, 0, p->code->functions.n * sizeof(bool));
-	for (size_t i = 0; i < p->calls.n; i++)
-		if (!(p->calls.items[i].callee & IS_IMPORT) && p->grew[p->calls.items[i].callee])
-			any = p->follow[p->calls.items[i].caller] = true;
+	for (size_t i = 0; i < p->handed_on.n; i++) {
+		const struct handed_on *h = &p->handed_on.items[i];
+		uint8_t *knows = &p->knows[h->caller], *sizes = &p->size_params[h->caller];
+		uint8_t knew = *knows, sized = *sizes;
+		if (!h->argument) {
+			*knows |= p->knows[h->callee] & KNOWS_RESULT;
+			any = any || *knows != knew;
+			continue;
+		}
+		uint8_t bit = (uint8_t)(1u << (h->argument - 1));
+		if (h->whole && (p->knows[h->callee] & (1u << h->as)))
+			*knows |= bit;
+		if (p->size_params[h->callee] & (1u << h->as))
+			*sizes |= bit;
+		any = any || *knows != knew || *sizes != sized;
+	}
 	return any;
 }
 
-static void pass__record(struct pass *p)
+static void look_again(struct pass *p)
 {
-	follow_all(p);
 	p->record = true;
 	run(p);
 }
@@ -768,7 +777,7 @@ static void pass__end(struct pass *p)
 {
 	vec__free(&p->labels);
 	vec__free(&p->calls);
-	free(p->follow);
+	vec__free(&p->handed_on);
 	free(p->seen);
 }
 
@@ -843,8 +852,6 @@ static void settle(struct classes *c, struct access *a)
 	a->call_local = a->class > CLASS_STACK && c->items[a->class].on_stack && !c->items[a->class].elsewhere;
 }
 
-enum { ROUNDS_MAX = 6 }; /* how deep sizes may be handed down through the library's own functions */
-
 void objects__find(const struct planner *x, struct objects *out)
 {
 	struct classes classes;
@@ -853,23 +860,17 @@ void objects__find(const struct planner *x, struct objects *out)
 	struct pass old = {.x = x, .classes = &classes, .code = x->p->live_code, .out = out};
 	struct pass new = {.x = x, .classes = &classes, .code = x->p->next_code, .new = true, .out = out};
 	old.size_params = new.size_params = xcalloc(ids, 1);
-	old.grew = new.grew = xcalloc(ids, 1);
 	old.knows = new.knows = xcalloc(ids, 1);
-	pass__begin(&old);
-	pass__begin(&new);
-	for (int round = 1; round < ROUNDS_MAX; round++) {
-		bool again = pass__follow_callers(&old);
-		again = pass__follow_callers(&new) || again;
-		if (!again)
-			break;
-		memset(old.grew, 0, ids);
-		run(&old);
-		run(&new);
+	look_first(&old);
+	look_first(&new);
+	for (bool again = true; again;) {
+		again = pass_up(&old);
+		again = pass_up(&new) || again;
 	}
 	mark_open_functions(&old);
 	mark_open_functions(&new);
-	pass__record(&old);
-	pass__record(&new);
+	look_again(&old);
+	look_again(&new);
 	share_accesses(x, out);
 	for (size_t i = 0; i < out->old.n; i++)
 		settle(&classes, &out->old.items[i]);
@@ -885,7 +886,6 @@ void objects__find(const struct planner *x, struct objects *out)
 		qsort(out->sizes.items, out->sizes.n, sizeof(struct size_argument), by_insn);
 	classes__free(&classes);
 	free(old.size_params);
-	free(old.grew);
 	free(old.knows);
 	pass__end(&old);
 	pass__end(&new);
