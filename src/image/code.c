@@ -100,18 +100,39 @@ static void add_ref(struct code *c, const struct insn *i, vaddr_t at)
 	vec__push(&c->refs, r);
 }
 
-/* Decodes [start, end) one instruction after the other and keeps what leads out. */
-static bool sweep(struct analysis *a, vaddr_t start, vaddr_t end)
+uint64_t insn__hash(uint64_t h, const uint8_t *p, const struct insn *i, bool mask_relative, bool shape)
 {
+	uint8_t bytes[INSN_MAX];
+	memcpy(bytes, p, i->len);
+	if (i->has_target && mask_relative)
+		memset(bytes + i->field, 0, i->field_size);
+	if (shape) {
+		memset(bytes + i->disp, 0, i->disp_size);
+		memset(bytes + i->imm, 0, i->imm_size);
+	}
+	for (unsigned k = 0; k < i->len; k++)
+		h = (h ^ bytes[k]) * 0x100000001b3ULL; /* FNV-1a */
+	return h;
+}
+
+/* Decodes a function one instruction after the other and keeps what leads out. */
+static bool sweep(struct analysis *a, struct function *f)
+{
+	vaddr_t start = f->start, end = f->end;
 	const uint8_t *code = elf_file__at(a->elf, start, end - start);
+	uint64_t h = INSN_HASH_START;
+	f->content = h ^ start; /* like nothing else, until all of it is decoded */
 	for (vaddr_t at = start; at < end;) {
 		struct insn i;
 		if (!code || !insn__decode(code + (at - start), end - at, at, &i))
 			return false;
 		if (i.has_target && (!i.is_branch || i.target < start || i.target >= end) && !i.is_nop)
 			add_ref(a->c, &i, at);
+		bool inner = i.is_branch && i.target >= start && i.target < end;
+		h = insn__hash(h, code + (at - start), &i, !inner, false);
 		at += i.len;
 	}
+	f->content = h ^ (end - start);
 	return true;
 }
 
@@ -403,14 +424,20 @@ static void sort_functions(struct code *c)
 static void collect_refs(struct analysis *a)
 {
 	struct code *c = a->c;
-	vec__free(&c->refs);
+	__typeof__(c->refs) known = c->refs; /* of functions that were gone through before */
+	memset(&c->refs, 0, sizeof(c->refs));
 	for (size_t i = 0; i < c->functions.n; i++) {
 		struct function *f = &c->functions.items[i];
+		uint32_t first = f->first_ref;
 		f->first_ref = (uint32_t)c->refs.n;
-		if (!sweep(a, f->start, f->end))
+		if (f->content)
+			for (uint32_t k = 0; k < f->n_refs; k++)
+				vec__push(&c->refs, known.items[first + k]);
+		else if (!sweep(a, f))
 			doubt(c, xasprintf("code at 0x%lx to 0x%lx cannot be decoded", f->start, f->end));
 		f->n_refs = (uint32_t)(c->refs.n - f->first_ref);
 	}
+	vec__free(&known);
 }
 
 static void name_function(struct code *c, vaddr_t at, const char *name)

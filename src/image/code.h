@@ -13,6 +13,7 @@
 #ifndef LLU_IMAGE_CODE_H
 #define LLU_IMAGE_CODE_H
 
+#include "arch/decode.h"
 #include "image/elf_file.h"
 
 enum ref_kind {
@@ -37,6 +38,7 @@ struct function {
 	const char *name;   /* of a symbol at its start, or NULL */
 	uint32_t first_ref; /* its references: refs[first_ref .. first_ref + n_refs) */
 	uint32_t n_refs;
+	uint64_t content;  /* hash of its instructions, but for relative values that lead out of it */
 	bool fde;          /* bounds come from an FDE */
 	bool signal_frame; /* CFI augmentation 'S': known by its address, not called */
 	bool plt;          /* in a .plt section */
@@ -81,5 +83,10 @@ struct fde {
 typedef VEC(struct fde) fde_list;
 /* All entries of IN's own .eh_frame in address order; none if there is no such section. */
 MUST_CHECK struct err *fdes__read(const struct elf_file *elf, fde_list *out);
+
+enum { INSN_HASH_START = 0x811c9dc5 };
+/* Hashes an instruction on to `h`: without its relative value when that is masked, and without other displacements
+ * and immediates too when only its shape is asked for. */
+uint64_t insn__hash(uint64_t h, const uint8_t *p, const struct insn *i, bool mask_relative, bool shape);
 
 #endif

@@ -333,6 +333,12 @@ static bool may_be_size(const struct insn_detail *d)
 	return !d->rip && (d->op == OP_SET || d->op == OP_ADD || d->op == OP_ADDRESS);
 }
 
+/* Equal for what is the same in both builds, but for relative values. */
+static uint64_t hash_of(const uint8_t *p, const struct insn *i)
+{
+	return insn__hash(INSN_HASH_START, p, i, true, false);
+}
+
 static void look_at(const struct code *c, const struct function *f, vaddr_list *insns, vaddr_list *sizes)
 {
 	const uint8_t *p = elf_file__at(c->elf, f->start, f->end - f->start);
@@ -342,7 +348,7 @@ static void look_at(const struct code *c, const struct function *f, vaddr_list *
 		struct insn_detail d;
 		if (!insn__detail(p + (at - f->start), f->end - at, at, &i, &d))
 			break;
-		vec__push(insns, match__hash_insn(p + (at - f->start), &i));
+		vec__push(insns, hash_of(p + (at - f->start), &i));
 		if (may_be_size(&d))
 			vec__push(sizes, (vaddr_t)size_of(&d));
 		at += i.len;
@@ -361,7 +367,7 @@ static void look_at(const struct code *c, const struct function *f, vaddr_list *
 static bool are_both_there(const struct gate *g, const uint8_t *a, const struct insn *ia, const uint8_t *b,
 			   const struct insn *ib)
 {
-	return has(&g->insns_b, match__hash_insn(a, ia)) && has(&g->insns_a, match__hash_insn(b, ib));
+	return has(&g->insns_b, hash_of(a, ia)) && has(&g->insns_a, hash_of(b, ib));
 }
 
 /* Counts of calloc() and the like. */

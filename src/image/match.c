@@ -19,55 +19,11 @@ struct matcher {
 
 /* ---- content ---- */
 
-static uint64_t hash_bytes(uint64_t h, const uint8_t *p, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 0x100000001b3ULL; /* FNV-1a */
-	return h;
-}
-
-enum { HASH_START = 0x811c9dc5 };
-
-/* An instruction without its relative value, and without other displacements and immediates too
- * when only its shape is asked for. */
-static uint64_t hash_insn(uint64_t h, const uint8_t *p, const struct insn *i, bool mask_relative, bool shape)
-{
-	uint8_t bytes[INSN_MAX];
-	memcpy(bytes, p, i->len);
-	if (i->has_target && mask_relative)
-		memset(bytes + i->field, 0, i->field_size);
-	if (shape) {
-		memset(bytes + i->disp, 0, i->disp_size);
-		memset(bytes + i->imm, 0, i->imm_size);
-	}
-	return hash_bytes(h, bytes, i->len);
-}
-
-uint64_t match__hash_insn(const uint8_t *p, const struct insn *i)
-{
-	return hash_insn(HASH_START, p, i, true, false);
-}
-
-static uint64_t hash_function(const struct code *c, const struct function *f)
-{
-	const uint8_t *p = elf_file__at(c->elf, f->start, f->end - f->start);
-	uint64_t h = HASH_START;
-	for (vaddr_t at = f->start; p && at < f->end;) {
-		struct insn i;
-		if (!insn__decode(p + (at - f->start), f->end - at, at, &i))
-			return h ^ f->start; /* like nothing else */
-		bool inner = i.is_branch && i.target >= f->start && i.target < f->end;
-		h = hash_insn(h, p + (at - f->start), &i, !inner, false);
-		at += i.len;
-	}
-	return h ^ (f->end - f->start);
-}
-
 static struct side side__make(const struct code *c)
 {
 	struct side s = {c, xcalloc(c->functions.n, sizeof(uint64_t))};
 	for (size_t i = 0; i < c->functions.n; i++)
-		s.hash[i] = hash_function(c, &c->functions.items[i]);
+		s.hash[i] = c->functions.items[i].content;
 	return s;
 }
 
@@ -240,7 +196,7 @@ static struct shapes shapes__make(const struct code *c, const struct function *f
 		struct insn i;
 		if (!insn__decode(p + (at - f->start), f->end - at, at, &i))
 			break;
-		s.hash[s.n] = hash_insn(HASH_START, p + (at - f->start), &i, true, true);
+		s.hash[s.n] = insn__hash(INSN_HASH_START, p + (at - f->start), &i, true, true);
 		s.at[s.n++] = at;
 		at += i.len;
 	}

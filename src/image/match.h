@@ -8,7 +8,6 @@
 #ifndef LLU_IMAGE_MATCH_H
 #define LLU_IMAGE_MATCH_H
 
-#include "arch/decode.h"
 #include "image/code.h"
 
 enum match_how {
@@ -43,9 +42,6 @@ vaddr_t match__predecessor(const struct match *m, vaddr_t function);
 typedef void match_pair_fn(void *context, vaddr_t insn_a, vaddr_t insn_b);
 void match__align(const struct code *a, const struct function *fa, const struct code *b, const struct function *fb,
 		  match_pair_fn *fn, void *context);
-
-/* What an instruction is, modulo relative values: equal for those that are the same in both builds. */
-uint64_t match__hash_insn(const uint8_t *code, const struct insn *i);
 
 /* The relocation of the GOT slot that a PLT entry at `at` jumps through; NULL when it is no PLT entry. */
 const struct elf_reloc *code__plt_reloc(const struct code *c, vaddr_t at);
