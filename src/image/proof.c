@@ -14,26 +14,29 @@ static bool covers_all(const struct types *t, const struct code *c)
 	return true;
 }
 
-static void report(struct planner *x, struct types_report *r)
+/* Refuses for what a comparison found, if anything. */
+static void report(struct planner *x, const struct types_report *r, const char *code, const char *what)
 {
 	enum { SHOWN = 8 };
 	for (size_t i = 0; i < r->differences.n && i < SHOWN; i++)
-		planner__refuse(x, "layout-changed", "%s", r->differences.items[i]);
+		planner__refuse(x, code, "%s", r->differences.items[i]);
 	if (r->n_differences > SHOWN)
-		planner__refuse(x, "layout-changed", "%zu more differences between types", r->n_differences - SHOWN);
+		planner__refuse(x, code, "%zu more differences between %s", r->n_differences - SHOWN, what);
 }
 
 static struct err *compare(struct planner *x, const struct types *old, const struct types *new)
 {
-	struct types_report r = {0};
-	struct err *e = types__compare(old, new, &r);
+	struct types_report objects = {0}, statics = {0};
+	struct err *e = types__compare(old, new, &objects);
 	if (!e)
-		e = types__compare_statics(old, new, &r);
-	if (!e) {
-		report(x, &r);
-		x->p->layout = r.n_differences ? LAYOUT_CHANGED : LAYOUT_PROVED;
+		e = types__compare_statics(old, new, &statics);
+	if (!e) { /* the library's own data is its state, about which nobody can be overruled */
+		report(x, &objects, "layout-changed", "types");
+		report(x, &statics, "state-layout", "variables");
+		x->p->layout = objects.n_differences + statics.n_differences ? LAYOUT_CHANGED : LAYOUT_PROVED;
 	}
-	types_report__free(&r);
+	types_report__free(&objects);
+	types_report__free(&statics);
 	return e;
 }
 
