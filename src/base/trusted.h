@@ -1,0 +1,16 @@
+/* Files that decide something: used only when nobody but root, or the user who runs the tool, can have
+ * written them. */
+#ifndef LLU_BASE_TRUSTED_H
+#define LLU_BASE_TRUSTED_H
+
+#include "base/error.h"
+
+/* Reads a file of at most `max` bytes whole; *len bytes and a zero byte behind them, which the caller
+ * frees. It must be a regular file; it and every folder above it must belong to root or to the user who
+ * runs the tool, and be writable to nobody else. Above the folder that it is in, a folder that others may
+ * write to will do if it is sticky, as /tmp is. Symbolic links are not followed, anywhere in the path.
+ * ERR_REFUSED says what is wrong; ERR_UNREADABLE that it cannot be read (err__errno(): ENOENT when there
+ * is none). */
+MUST_CHECK struct err *trusted__read(const char *path, size_t max, char **text, size_t *len);
+
+#endif
