@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "image/plan.h"
+#include "image/overrule.h"
 #include "report/report.h"
 
 enum { EXIT_FIT = 0, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_UNREADABLE = 4 };
@@ -76,7 +76,21 @@ static struct err *as_split(struct elf_file **e)
 	return NULL;
 }
 
-static struct err *check(const char *old_path, const char *new_path, bool json, bool require_proof, bool *fit)
+struct check_options {
+	const char *overrule; /* NULL: OVERRULE_FILE, if there is one */
+	bool json, require_proof;
+};
+
+static void judge_by(struct plan *plan, const struct check_options *opt)
+{
+	struct overrules *overrules = overrules__read(opt->overrule ? opt->overrule : OVERRULE_FILE, opt->overrule);
+	overrules__apply(overrules, plan);
+	overrules__free(overrules);
+	if (opt->require_proof)
+		plan__require_proof(plan);
+}
+
+static struct err *check(const char *old_path, const char *new_path, const struct check_options *opt, bool *fit)
 {
 	ELF_CLEANUP struct elf_file *old = NULL, *next = NULL;
 	__attribute__((cleanup(plan__cleanup))) struct plan *plan = NULL;
@@ -84,9 +98,8 @@ static struct err *check(const char *old_path, const char *new_path, bool json, 
 	TRY(elf_file__read(new_path, &next));
 	TRY(as_split(&old));
 	TRY(plan__make(old, old, NULL, next, &plan));
-	if (require_proof)
-		plan__require_proof(plan);
-	if (json)
+	judge_by(plan, opt);
+	if (opt->json)
 		report__plan_json(stdout, plan);
 	else
 		report__plan(stdout, plan);
@@ -95,7 +108,7 @@ static struct err *check(const char *old_path, const char *new_path, bool json, 
 }
 
 static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
-			    "       llusplit --check OLD.so NEW.so [--require-proof] [--json]\n"
+			    "       llusplit --check OLD.so NEW.so [--require-proof] [--overrule FILE] [--json]\n"
 			    "\n"
 			    "Makes an LLU-capable library OUT.so from any finished shared library IN.so,\n"
 			    "or says whether NEW.so can take over from OLD.so in a running process.\n"
@@ -103,21 +116,29 @@ static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
 			    "      --like OLD.so   keep the slot order of an earlier split library\n"
 			    "      --check         plan the update alone; both files split or plain\n"
 			    "      --require-proof only debug information will do for the layout\n"
+			    "      --overrule FILE pairs of builds whose layout the administrator answers for\n"
+			    "                      (" OVERRULE_FILE ")\n"
 			    "      --json          print the plan as JSON\n"
 			    "      --help, --version\n"
 			    "Exit: 0 done or fit, 2 usage, 3 refused, 4 unreadable.\n";
 
 int main(int argc, char **argv)
 {
-	enum { OPT_LIKE = 256, OPT_CHECK, OPT_PROOF, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_LIKE = 256, OPT_CHECK, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option options[] = {
-	    {"output", required_argument, NULL, 'o'},    {"like", required_argument, NULL, OPT_LIKE},
-	    {"check", no_argument, NULL, OPT_CHECK},     {"require-proof", no_argument, NULL, OPT_PROOF},
-	    {"json", no_argument, NULL, OPT_JSON},       {"help", no_argument, NULL, OPT_HELP},
-	    {"version", no_argument, NULL, OPT_VERSION}, {NULL, 0, NULL, 0},
+	    {"output", required_argument, NULL, 'o'},
+	    {"like", required_argument, NULL, OPT_LIKE},
+	    {"check", no_argument, NULL, OPT_CHECK},
+	    {"require-proof", no_argument, NULL, OPT_PROOF},
+	    {"overrule", required_argument, NULL, OPT_OVERRULE},
+	    {"json", no_argument, NULL, OPT_JSON},
+	    {"help", no_argument, NULL, OPT_HELP},
+	    {"version", no_argument, NULL, OPT_VERSION},
+	    {NULL, 0, NULL, 0},
 	};
 	const char *out = NULL, *like = NULL;
-	bool checking = false, json = false, require_proof = false, fit = true;
+	struct check_options opt = {0};
+	bool checking = false, fit = true;
 	int c;
 	while ((c = getopt_long(argc, argv, "o:", options, NULL)) != -1) {
 		switch (c) {
@@ -131,10 +152,13 @@ int main(int argc, char **argv)
 			checking = true;
 			break;
 		case OPT_PROOF:
-			require_proof = true;
+			opt.require_proof = true;
+			break;
+		case OPT_OVERRULE:
+			opt.overrule = optarg;
 			break;
 		case OPT_JSON:
-			json = true;
+			opt.json = true;
 			break;
 		case OPT_HELP:
 			fputs(usage, stdout);
@@ -147,17 +171,17 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	bool good =
-	    checking ? optind + 2 == argc && !out && !like : optind + 1 == argc && out && !json && !require_proof;
+	bool good = checking ? optind + 2 == argc && !out && !like
+			     : optind + 1 == argc && out && !opt.json && !opt.require_proof && !opt.overrule;
 	if (!good) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	ERR_CLEANUP struct err *e = checking ? check(argv[optind], argv[optind + 1], json, require_proof, &fit)
-					     : split(argv[optind], out, like);
+	ERR_CLEANUP struct err *e =
+	    checking ? check(argv[optind], argv[optind + 1], &opt, &fit) : split(argv[optind], out, like);
 	if (e) {
 		/* a refusal is the answer to --check, so it goes where the answer is looked for */
-		if (checking && json)
+		if (checking && opt.json)
 			report__refused_json(stdout, e);
 		else
 			report__error(checking && err__kind(e) == ERR_REFUSED ? stdout : stderr, "llusplit", e);

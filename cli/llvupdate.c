@@ -33,6 +33,7 @@ struct options {
 	unsigned tries, timeout_s;
 	int delay_s; /* -1: not said */
 	const char *log;
+	const char *overrule; /* NULL: OVERRULE_FILE, if there is one */
 };
 
 static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
@@ -49,6 +50,9 @@ static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "  -l, --log FILE       log file (/var/log/liveupdate/llvupdlog)\n"
 			    "      --delay S        count-down before it begins (10 on a terminal, else 0)\n"
 			    "      --strict         stop sleeping threads too\n"
+			    "      --require-proof  only debug information will do for the layout of objects\n"
+			    "      --overrule FILE  pairs of builds whose layout the administrator answers for\n"
+			    "                       (" OVERRULE_FILE ")\n"
 			    "      --json           one JSON document instead of text\n"
 			    "      --help, --version\n"
 			    "Exit: 0 all updated (preview: something to do), 1 nothing to do, 2 usage,\n"
@@ -89,7 +93,7 @@ static int wrong(const char *what)
 /* -1: go on; else the exit code. */
 static int parse(int argc, char **argv, struct options *o)
 {
-	enum { OPT_DELAY = 256, OPT_STRICT, OPT_PROOF, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_DELAY = 256, OPT_STRICT, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option long_options[] = {
 	    {"preview", no_argument, NULL, 'P'},
 	    {"pids", required_argument, NULL, 'p'},
@@ -101,6 +105,7 @@ static int parse(int argc, char **argv, struct options *o)
 	    {"delay", required_argument, NULL, OPT_DELAY},
 	    {"strict", no_argument, NULL, OPT_STRICT},
 	    {"require-proof", no_argument, NULL, OPT_PROOF},
+	    {"overrule", required_argument, NULL, OPT_OVERRULE},
 	    {"json", no_argument, NULL, OPT_JSON},
 	    {"help", no_argument, NULL, OPT_HELP},
 	    {"version", no_argument, NULL, OPT_VERSION},
@@ -148,6 +153,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case OPT_PROOF:
 			o->require_proof = true;
+			break;
+		case OPT_OVERRULE:
+			o->overrule = optarg;
 			break;
 		case OPT_JSON:
 			o->json = true;
@@ -239,10 +247,10 @@ static bool says_nothing(pid_t pid, const struct err *e)
 	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
 }
 
-static void add_target(target_list *list, pid_t pid, bool asked_for, bool require_proof)
+static void add_target(target_list *list, pid_t pid, bool asked_for, const struct plan_options *opt)
 {
 	struct report_target t = {.pid = pid};
-	t.error = target__open(pid, require_proof, &t.target);
+	t.error = target__open(pid, opt, &t.target);
 	if (t.error && !asked_for && says_nothing(pid, t.error)) {
 		err__free(t.error);
 		return;
@@ -250,14 +258,14 @@ static void add_target(target_list *list, pid_t pid, bool asked_for, bool requir
 	vec__push(list, t);
 }
 
-static void add_all(target_list *list, const pid_list *except, bool require_proof)
+static void add_all(target_list *list, const pid_list *except, const struct plan_options *opt)
 {
 	DIR *d = opendir("/proc");
 	for (struct dirent *e; d && (e = readdir(d));) {
 		long pid;
 		if (isdigit((unsigned char)e->d_name[0]) && parse_number(e->d_name, 1, INT32_MAX, &pid) &&
 		    pid != getpid() && !listed(except, (pid_t)pid))
-			add_target(list, (pid_t)pid, false, require_proof);
+			add_target(list, (pid_t)pid, false, opt);
 	}
 	if (d)
 		closedir(d);
@@ -363,10 +371,12 @@ static int exit_code(const target_list *l, bool preview)
 static int run(const struct options *o)
 {
 	target_list list = {0};
+	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
+	const struct plan_options opt = {.require_proof = o->require_proof, .overrules = overrules};
 	for (size_t i = 0; i < o->pids.n; i++)
-		add_target(&list, o->pids.items[i], true, o->require_proof);
+		add_target(&list, o->pids.items[i], true, &opt);
 	if (o->pids.n == 0)
-		add_all(&list, &o->except, o->require_proof);
+		add_all(&list, &o->except, &opt);
 
 	struct report r = {.out = o->json ? NULL : stdout};
 	if (!o->preview || o->log)
@@ -386,6 +396,7 @@ static int run(const struct options *o)
 		err__free(list.items[i].error);
 	}
 	vec__free(&list);
+	overrules__free(overrules);
 	if (r.log)
 		fclose(r.log);
 	return code;

@@ -489,6 +489,7 @@ const char *layout_verdict__name(enum layout_verdict v)
 	    [LAYOUT_NO_SIGN] = "no sign of change in the code",
 	    [LAYOUT_UNCLEAR] = "unclear",
 	    [LAYOUT_CHANGED] = "changed",
+	    [LAYOUT_OVERRULED] = "overruled by the administrator",
 	};
 	return names[v];
 }

@@ -439,6 +439,7 @@ void plan__free(struct plan *p)
 	vec__free(&p->consts);
 	vec__free(&p->unwind);
 	free(p->slots);
+	free(p->overrule);
 	match__free(p->match);
 	code__free(p->live_code);
 	code__free(p->next_code);

@@ -80,6 +80,7 @@ enum layout_verdict {
 	LAYOUT_NO_SIGN,    /* no sign of change in the code of both builds */
 	LAYOUT_UNCLEAR,    /* cannot be told */
 	LAYOUT_CHANGED,
+	LAYOUT_OVERRULED, /* unclear or changed, and the administrator answers for it (overrule.h) */
 };
 
 struct plan_counts {
@@ -105,6 +106,7 @@ struct plan {
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT included */
 	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */
 	struct plan_counts counts;
+	char *overrule; /* what the overrule file had to say to this plan, or NULL */
 };
 
 /* Makes a plan. `live` may be the same as `vapi`, with `map` NULL. `vapi` must be split. Refusals are

@@ -52,7 +52,7 @@ static void not_updated(struct result *r, struct err *e)
 
 /* ---- looking and planning ---- */
 
-static void plan_library(struct result *r, bool require_proof)
+static void plan_library(struct result *r, const struct plan_options *opt)
 {
 	struct loaded *l = r->library;
 	if (!l->outdated)
@@ -66,7 +66,8 @@ static void plan_library(struct result *r, bool require_proof)
 		not_updated(r, e);
 		return;
 	}
-	if (require_proof)
+	overrules__apply(opt->overrules, r->plan);
+	if (opt->require_proof)
 		plan__require_proof(r->plan);
 	if (r->plan->refusals.n) {
 		const struct reason *first = &r->plan->refusals.items[0];
@@ -77,7 +78,7 @@ static void plan_library(struct result *r, bool require_proof)
 	r->outcome = OUTCOME_PENDING;
 }
 
-struct err *target__open(pid_t pid, bool require_proof, struct target **out)
+struct err *target__open(pid_t pid, const struct plan_options *opt, struct target **out)
 {
 	struct target *t = xcalloc(1, sizeof(*t));
 	t->pid = pid;
@@ -94,7 +95,7 @@ struct err *target__open(pid_t pid, bool require_proof, struct target **out)
 	t->results = xcalloc(t->libraries.n, sizeof(*t->results));
 	for (size_t i = 0; i < t->libraries.n; i++) {
 		t->results[i].library = &t->libraries.items[i];
-		plan_library(&t->results[i], require_proof);
+		plan_library(&t->results[i], opt);
 	}
 	*out = t;
 	return NULL;

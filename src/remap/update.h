@@ -10,6 +10,7 @@
 #define LLU_REMAP_UPDATE_H
 
 #include "freeze/freeze.h"
+#include "image/overrule.h"
 #include "remap/discover.h"
 #include "remap/surgery.h"
 
@@ -55,10 +56,15 @@ struct update_options {
 	bool strict;        /* stop sleeping threads too */
 };
 
+/* How plans are made and judged; the same for all processes of an operation. */
+struct plan_options {
+	bool require_proof;                /* no less than proof of the objects' layout will do (gate.h) */
+	const struct overrules *overrules; /* of the administrator */
+};
+
 /* Looks at a process and plans the update of each outdated library. Errors: as process__open() and
- * discover__libraries(). With `require_proof`, no less than proof of the objects' layout will do (gate.h). A plan that
- * refuses is no error: the result says NOT UPDATED. */
-MUST_CHECK struct err *target__open(pid_t pid, bool require_proof, struct target **out);
+ * discover__libraries(). A plan that refuses is no error: the result says NOT UPDATED. */
+MUST_CHECK struct err *target__open(pid_t pid, const struct plan_options *opt, struct target **out);
 void target__close(struct target *t);
 
 /* Is anything to be updated (refused or not)? */

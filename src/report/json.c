@@ -45,6 +45,7 @@ static void add_plan(struct json_object *o, const struct plan *p)
 	add_number(o, "references_rebound", p->counts.rebound);
 	add_number(o, "constants_kept", p->counts.kept_constants);
 	add_text(o, "object_layout", layout_verdict__name(p->layout));
+	add_text(o, "overrule", p->overrule);
 	for (size_t i = 0; i < p->refusals.n; i++)
 		json_object_array_add(refusals, reason(p->refusals.items[i].code, p->refusals.items[i].text, NULL));
 	for (size_t i = 0; i < p->remarks.n; i++)

@@ -98,12 +98,20 @@ static const char *without_path(const struct result *x)
 												    : x->reason;
 }
 
+/* What the overrule file had to say. */
+static void say_overrule(const struct report *r, const struct result *x)
+{
+	if (x->plan && x->plan->overrule)
+		report__say(r, "  %s\n", x->plan->overrule);
+}
+
 static void why_not(const struct report *r, const struct report_target *t, const struct result *x)
 {
 	report__say(r, "Process %s pid %d: %s is not updated: %s\n", name_of(t), t->pid, x->library->path,
 		    without_path(x));
 	if (x->plan && x->plan->refusals.n > 1)
 		report__say(r, "  and %zu more reasons (llusplit --check shows them)\n", x->plan->refusals.n - 1);
+	say_overrule(r, x);
 	if (x->hint)
 		report__say(r, "  %s\n", x->hint);
 }
@@ -125,6 +133,8 @@ void report__preview(const struct report *r, const struct report_target *t)
 		report__say(r, "Validating new module %s\n", new_module(x));
 		if (x->outcome == OUTCOME_NOT_UPDATED)
 			why_not(r, t, x);
+		else
+			say_overrule(r, x);
 	}
 }
 
