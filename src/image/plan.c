@@ -373,6 +373,25 @@ static struct err *analyse_both(struct plan *p)
 	return next.err;
 }
 
+static void list_successions(struct plan *p)
+{
+	for (size_t i = 0; i < p->live_code->functions.n; i++) {
+		const struct function *f = &p->live_code->functions.items[i];
+		struct succession s = {f->start, f->end, match__successor(p->match, f->start)};
+		vec__push(&p->functions, s);
+	}
+}
+
+/* They take more memory than all of the rest, and a plan from the cache has none. */
+static void put_tools_away(struct plan *p)
+{
+	match__free(p->match);
+	code__free(p->live_code);
+	code__free(p->next_code);
+	p->match = NULL;
+	p->live_code = p->next_code = NULL;
+}
+
 struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live, const struct live_map *map,
 		       const struct elf_file *next, struct plan **out)
 {
@@ -406,6 +425,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		free(old.items);
 		free(new.items);
 	}
+	list_successions(p);
+	put_tools_away(p);
 	vec__free(&x.state);
 	vec__free(&x.live_state);
 	vec__free(&x.strings);
@@ -439,10 +460,12 @@ void plan__free(struct plan *p)
 	vec__free(&p->consts);
 	vec__free(&p->unwind);
 	free(p->slots);
+	for (size_t i = 0; i < p->kept.n; i++)
+		free(p->kept.items[i]);
+	vec__free(&p->kept);
+	vec__free(&p->functions);
 	free(p->overrule);
-	match__free(p->match);
-	code__free(p->live_code);
-	code__free(p->next_code);
+	put_tools_away(p);
 	free(p);
 }
 
@@ -453,8 +476,16 @@ void plan__cleanup(struct plan **p)
 
 vaddr_t plan__successor(const struct plan *p, vaddr_t function)
 {
-	const struct function *f = code__function_at(p->live_code, function);
-	return f ? match__successor(p->match, f->start) : 0;
+	size_t lo = 0, hi = p->functions.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (p->functions.items[mid].end <= function)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	const struct succession *f = lo < p->functions.n ? &p->functions.items[lo] : NULL;
+	return f && f->start <= function ? f->next : 0;
 }
 
 void live_map__free(struct live_map *m)

@@ -83,6 +83,12 @@ enum layout_verdict {
 	LAYOUT_OVERRULED, /* unclear or changed, and the administrator answers for it (overrule.h) */
 };
 
+/* A function of live, and what takes over from it. */
+struct succession {
+	vaddr_t start, end; /* in live's file */
+	vaddr_t next;       /* in next's file; 0: nothing does */
+};
+
 struct plan_counts {
 	size_t identical, changed, added, removed; /* functions, by their instructions */
 	size_t rebound;                            /* references */
@@ -101,12 +107,15 @@ struct plan {
 	VEC(struct live_const) consts; /* next's constants that live on at an older home */
 	vaddr_t *slots;     /* per slot of the VAPI: next's function; 0: unused. For an IFUNC slot, its resolver */
 	unwind_rows unwind; /* of next, addresses of its file */
-	struct match *match;
-	struct code *live_code, *next_code;
+	VEC(struct succession) functions; /* all of live's, in address order */
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT included */
 	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */
 	struct plan_counts counts;
-	char *overrule; /* what the overrule file had to say to this plan, or NULL */
+	char *overrule;      /* what the overrule file had to say to this plan, or NULL */
+	bool not_to_keep;    /* something could not be read that may be readable another time */
+	VEC(char *) kept;    /* of a plan read back (plan_file.h): what names and codes point to */
+	struct match *match; /* with the next two, tools of its making: NULL once it is made */
+	struct code *live_code, *next_code;
 };
 
 /* Makes a plan. `live` may be the same as `vapi`, with `map` NULL. `vapi` must be split. Refusals are

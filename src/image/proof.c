@@ -53,6 +53,7 @@ bool proof__judge(struct planner *x)
 		e = compare(x, old, new);
 	if (e) { /* damaged debug information proves nothing */
 		planner__remark(x, "%s", err__text(e));
+		x->p->not_to_keep = true;
 		x->p->layout = LAYOUT_NOT_JUDGED;
 		return false;
 	}
