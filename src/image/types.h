@@ -39,6 +39,9 @@ struct type_static {
  * types__free(). */
 MUST_CHECK struct err *types__find(const struct elf_file *e, const char *debug_root, struct types **out);
 void types__free(struct types *t);
+/* Which debug information types__find(e, NULL, ...) would read now: a text that is another one when a file comes,
+ * goes or changes. Reads no types. NULL when it cannot be told; the caller frees it. */
+char *types__stamp(const struct elf_file *e);
 
 /* Is there debug information that describes types? */
 bool types__found(const struct types *t);

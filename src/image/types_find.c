@@ -3,6 +3,7 @@
 #include <elfutils/libdwfl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "image/types_read.h"
 
@@ -28,37 +29,98 @@ static void say_none(struct types *t, const char *why)
 	t->source = xasprintf("none: %s", why);
 }
 
-static struct err *find_in(Dwfl *dwfl, const struct elf_file *e, struct types *t)
+/* What libdwfl found for a build; all of it lives as long as the session. */
+struct found {
+	Dwarf *dw;            /* NULL: nothing */
+	const char *separate; /* the file that it is in, NULL: the build's own */
+	const char *alt;      /* the supplementary file that it names, or NULL */
+	bool alt_missing;
+};
+
+static struct err *look(Dwfl *dwfl, const struct elf_file *e, struct found *f)
 {
 	/* libelf only reads it; the interface has no const. */
 	Dwfl_Module *mod = dwfl_report_offline_memory(dwfl, "library", e->path, (char *)e->data, e->size);
 	Dwarf_Addr bias = 0;
-	const char *main_file = NULL, *debug_file = NULL, *alt = NULL;
+	const char *main_file = NULL, *debug_file = NULL;
 	const void *alt_id = NULL;
+	*f = (struct found){0};
 	if (!mod || dwfl_report_end(dwfl, NULL, NULL) != 0)
 		return err__new(ERR_UNREADABLE, 0, e->path, NULL, "libdwfl: %s", dwfl_errmsg(-1));
-	Dwarf *dw = dwfl_module_getdwarf(mod, &bias);
-	const char *message = dw ? NULL : dwfl_errmsg(-1);
+	f->dw = dwfl_module_getdwarf(mod, &bias);
+	const char *message = f->dw ? NULL : dwfl_errmsg(-1);
 	dwfl_module_info(mod, NULL, NULL, NULL, NULL, NULL, &main_file, &debug_file);
-	if (!dw && (debug_file || elf_file__section(e, ".debug_info")))
+	if (!f->dw && (debug_file || elf_file__section(e, ".debug_info")))
 		return err__new(ERR_UNREADABLE, 0, debug_file ? debug_file : e->path, NULL,
 				"damaged debug information: %s", message);
-	if (!dw) {
+	if (!f->dw)
+		return NULL;
+	if (debug_file && (!main_file || strcmp(debug_file, main_file) != 0))
+		f->separate = debug_file;
+	if (dwelf_dwarf_gnu_debugaltlink(f->dw, &f->alt, &alt_id) <= 0)
+		f->alt = NULL;
+	f->alt_missing = f->alt && !dwarf_getalt(f->dw);
+	return NULL;
+}
+
+static struct err *find_in(Dwfl *dwfl, const struct elf_file *e, struct types *t)
+{
+	struct found f;
+	TRY(look(dwfl, e, &f));
+	if (!f.dw) {
 		say_none(t, "no debug information in the file, and none was found for its build-id");
 		return NULL;
 	}
-	bool separate = debug_file && (!main_file || strcmp(debug_file, main_file) != 0);
-	t->source = xstrdup(separate ? debug_file : e->path);
-	if (separate && !belongs(dw, e)) {
+	t->source = xstrdup(f.separate ? f.separate : e->path);
+	if (f.separate && !belongs(f.dw, e)) {
 		say_none(t, "the file that was found is of another build");
 		return NULL;
 	}
-	if (dwelf_dwarf_gnu_debugaltlink(dw, &alt, &alt_id) > 0 && !dwarf_getalt(dw)) {
-		FREE_CLEANUP char *why = xasprintf("%s: its supplementary file %s is missing", t->source, alt);
+	if (f.alt_missing) {
+		FREE_CLEANUP char *why = xasprintf("%s: its supplementary file %s is missing", t->source, f.alt);
 		say_none(t, why);
 		return NULL;
 	}
-	return types__read(t, dw, e);
+	return types__read(t, f.dw, e);
+}
+
+/* Begins a session of libdwfl that searches below the folders of `path`, which must outlive it. */
+static Dwfl *begin(char **path, Dwfl_Callbacks *callbacks)
+{
+	*callbacks = (Dwfl_Callbacks){.find_elf = no_elf,
+				      .find_debuginfo = dwfl_standard_find_debuginfo,
+				      .section_address = dwfl_offline_section_address,
+				      .debuginfo_path = path};
+	return dwfl_begin(callbacks);
+}
+
+/* Not beside the library: that may be the directory of a hostile process, and a FIFO there would block us. */
+#define DEBUG_FOLDER "/usr/lib/debug"
+
+static char *file_stamp(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return xasprintf("%s: gone", path);
+	return xasprintf("%s: device %lx file %lu size %ld changed %ld.%09ld %ld.%09ld", path, st.st_dev, st.st_ino,
+			 st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+}
+
+char *types__stamp(const struct elf_file *e)
+{
+	FREE_CLEANUP char *path = xstrdup(DEBUG_FOLDER);
+	Dwfl_Callbacks callbacks;
+	Dwfl *dwfl = begin(&path, &callbacks);
+	struct found f = {0};
+	char *stamp = NULL;
+	ERR_CLEANUP struct err *failed = dwfl ? look(dwfl, e, &f) : NULL;
+	if (dwfl && !failed) {
+		FREE_CLEANUP char *file = f.separate ? file_stamp(f.separate) : xstrdup(f.dw ? "in the file" : "none");
+		stamp = xasprintf("%s%s%s%s", file, f.alt ? "; " : "", f.alt ? f.alt : "",
+				  f.alt_missing ? " is missing" : "");
+	}
+	dwfl_end(dwfl);
+	return stamp;
 }
 
 struct err *types__find(const struct elf_file *e, const char *debug_root, struct types **out)
@@ -67,13 +129,9 @@ struct err *types__find(const struct elf_file *e, const char *debug_root, struct
 	*out = NULL;
 	if (root && strchr(root, ':'))
 		return err__new(ERR_USAGE, 0, root, NULL, "a directory of debug information has no ':' in its name");
-	/* not beside the library: that may be the directory of a hostile process, and a FIFO there would block us */
-	FREE_CLEANUP char *path = xasprintf("%s%s/usr/lib/debug", root ? root : "", root ? ":" : "");
-	const Dwfl_Callbacks callbacks = {.find_elf = no_elf,
-					  .find_debuginfo = dwfl_standard_find_debuginfo,
-					  .section_address = dwfl_offline_section_address,
-					  .debuginfo_path = &path};
-	Dwfl *dwfl = dwfl_begin(&callbacks);
+	FREE_CLEANUP char *path = xasprintf("%s%s" DEBUG_FOLDER, root ? root : "", root ? ":" : "");
+	Dwfl_Callbacks callbacks;
+	Dwfl *dwfl = begin(&path, &callbacks);
 	if (!dwfl)
 		return err__new(ERR_SYSTEM, 0, e->path, NULL, "libdwfl: %s", dwfl_errmsg(-1));
 	struct types *t = xcalloc(1, sizeof(*t));
