@@ -372,7 +372,8 @@ static int run(const struct options *o)
 {
 	target_list list = {0};
 	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
-	const struct plan_options opt = {.require_proof = o->require_proof, .overrules = overrules};
+	struct plan_cache *plans = plan_cache__open(NULL);
+	const struct plan_options opt = {.require_proof = o->require_proof, .overrules = overrules, .plans = plans};
 	for (size_t i = 0; i < o->pids.n; i++)
 		add_target(&list, o->pids.items[i], true, &opt);
 	if (o->pids.n == 0)
@@ -396,6 +397,7 @@ static int run(const struct options *o)
 		err__free(list.items[i].error);
 	}
 	vec__free(&list);
+	plan_cache__close(plans);
 	overrules__free(overrules);
 	if (r.log)
 		fclose(r.log);

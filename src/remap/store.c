@@ -40,10 +40,10 @@ static int make_folders(const char *path)
 	return mkdir(copy, 0755) < 0 && errno != EEXIST ? -1 : 0;
 }
 
-static struct err *open_folder(const char *path, int *fd)
+static struct err *open_folder(const char *path, bool make, int *fd)
 {
 	struct stat st;
-	if (make_folders(path) < 0)
+	if (make && make_folders(path) < 0)
 		return err__new(ERR_SYSTEM, errno, path, NULL, "cannot make the folder for relinked images");
 	*fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (*fd < 0 || fstat(*fd, &st) < 0)
@@ -62,14 +62,30 @@ static uint64_t hash(const uint8_t *p, size_t n)
 	return h;
 }
 
-static bool same_contents(int fd, const uint8_t *data, size_t size)
+/* The bytes of a file, when nobody else can have written them. */
+static bool read_ours(int fd, size_t max, uint8_t **data, size_t *size)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022) ||
-	    (uint64_t)st.st_size != size)
+	    (uint64_t)st.st_size > max)
 		return false;
-	FREE_CLEANUP uint8_t *have = xmalloc(size);
-	return pread(fd, have, size, 0) == (ssize_t)size && memcmp(have, data, size) == 0;
+	*size = (size_t)st.st_size;
+	*data = xmalloc(*size);
+	if (pread(fd, *data, *size, 0) == (ssize_t)*size)
+		return true;
+	free(*data);
+	return false;
+}
+
+static bool same_contents(int fd, const uint8_t *data, size_t size)
+{
+	uint8_t *have;
+	size_t n;
+	if (!read_ours(fd, size, &have, &n))
+		return false;
+	bool same = n == size && memcmp(have, data, size) == 0;
+	free(have);
+	return same;
 }
 
 static int write_all(int fd, const uint8_t *data, size_t size)
@@ -86,14 +102,15 @@ static int write_all(int fd, const uint8_t *data, size_t size)
 	return 0;
 }
 
-static struct err *create(int dir, const char *path, const char *name, const uint8_t *data, size_t size, int *out)
+static struct err *create(int dir, const char *path, const char *name, mode_t mode, const uint8_t *data, size_t size,
+			  int *out)
 {
 	FREE_CLEANUP char *temporary = xasprintf(".%s.%d", name, (int)getpid());
 	unlinkat(dir, temporary, 0);
-	*out = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-	if (*out < 0 || write_all(*out, data, size) < 0 || fchmod(*out, 0644) < 0 ||
+	*out = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+	if (*out < 0 || write_all(*out, data, size) < 0 || fchmod(*out, mode) < 0 ||
 	    renameat(dir, temporary, dir, name) < 0) {
-		struct err *e = err__new(ERR_SYSTEM, errno, path, NULL, "cannot write the relinked image");
+		struct err *e = err__new(ERR_SYSTEM, errno, path, NULL, "cannot write the file");
 		unlinkat(dir, temporary, 0);
 		return e;
 	}
@@ -146,7 +163,7 @@ struct err *store__put(const char *name, const void *data, size_t size, struct s
 {
 	FREE_CLEANUP char *where = folder();
 	CLOSE_CLEANUP int dir = -1;
-	TRY(open_folder(where, &dir));
+	TRY(open_folder(where, true, &dir));
 	FREE_CLEANUP char *file = xasprintf("%s-%016lx", name, hash(data, size));
 	char *path = xasprintf("%s/%s", where, file);
 	CLOSE_CLEANUP int fd = openat(dir, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -155,7 +172,7 @@ struct err *store__put(const char *name, const void *data, size_t size, struct s
 	if (fd < 0 || !same_contents(fd, data, size)) {
 		if (fd >= 0)
 			close(fd);
-		err = create(dir, path, file, data, size, &fd);
+		err = create(dir, path, file, 0644, data, size, &fd);
 	}
 	if (!err && fstat(fd, &st) < 0)
 		err = err__new(ERR_SYSTEM, errno, path, NULL, "cannot look at the relinked image");
@@ -175,5 +192,32 @@ struct err *store__open(const struct stored *s, int *fd)
 	*fd = open(s->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (*fd < 0 || fstat(*fd, &st) < 0 || st.st_dev != s->dev || st.st_ino != s->ino)
 		return err__new(ERR_SYSTEM, 0, s->path, NULL, "the relinked image was removed or replaced meanwhile");
+	return NULL;
+}
+
+struct err *store__keep(const char *where, const char *name, const void *data, size_t size)
+{
+	FREE_CLEANUP char *usual = where ? NULL : folder();
+	const char *at = where ? where : usual;
+	CLOSE_CLEANUP int dir = -1, fd = -1;
+	TRY(open_folder(at, true, &dir));
+	FREE_CLEANUP char *path = xasprintf("%s/%s", at, name);
+	TRY(create(dir, path, name, 0600, data, size, &fd));
+	bound_size(dir, name);
+	return NULL;
+}
+
+struct err *store__fetch(const char *where, const char *name, size_t max, uint8_t **data, size_t *size)
+{
+	FREE_CLEANUP char *usual = where ? NULL : folder();
+	const char *at = where ? where : usual;
+	CLOSE_CLEANUP int dir = -1;
+	TRY(open_folder(at, false, &dir));
+	CLOSE_CLEANUP int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return err__new(ERR_SYSTEM, errno, at, NULL, "cannot open %s", name);
+	if (!read_ours(fd, max, data, size))
+		return err__new(ERR_REFUSED, 0, at, NULL, "%s is not a file of ours, or cannot be read", name);
+	futimens(fd, NULL); /* used now */
 	return NULL;
 }

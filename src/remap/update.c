@@ -61,7 +61,7 @@ static void plan_library(struct result *r, const struct plan_options *opt)
 		set_reason(r, OUTCOME_NOT_UPDATED, ERR_UNREADABLE, "unreadable", l->unreadable, NULL);
 		return;
 	}
-	struct err *e = plan__make(l->vapi, l->live, &l->map, l->next, &r->plan);
+	struct err *e = plan_cache__plan(opt->plans, l->vapi, l->live, &l->map, l->next, &r->plan, &r->plan_cached);
 	if (e) {
 		not_updated(r, e);
 		return;

@@ -12,6 +12,7 @@
 #include "freeze/freeze.h"
 #include "image/overrule.h"
 #include "remap/discover.h"
+#include "remap/plan_cache.h"
 #include "remap/surgery.h"
 
 enum outcome {
@@ -27,6 +28,7 @@ struct result {
 	enum outcome outcome;
 	struct loaded *library; /* borrowed from the target */
 	struct plan *plan;      /* NULL when none could be made */
+	bool plan_cached;       /* it was made before */
 	char *reason;           /* for NOT UPDATED and FAILURE, and the last one while pending; else NULL */
 	char *hint;             /* what the user can do, or NULL */
 	const char *code;       /* stable name of the reason, or NULL */
@@ -60,6 +62,7 @@ struct update_options {
 struct plan_options {
 	bool require_proof;                /* no less than proof of the objects' layout will do (gate.h) */
 	const struct overrules *overrules; /* of the administrator */
+	struct plan_cache *plans;
 };
 
 /* Looks at a process and plans the update of each outdated library. Errors: as process__open() and

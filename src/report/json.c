@@ -89,8 +89,10 @@ static struct json_object *library(const struct result *r)
 		json_object_object_add(o, "image", i);
 		add_text(o, "old_code", "mapped");
 	}
-	if (r->plan)
+	if (r->plan) {
+		json_object_object_add(o, "plan_cached", json_object_new_boolean(r->plan_cached));
 		add_plan(o, r->plan);
+	}
 	return o;
 }
 

@@ -174,6 +174,33 @@ Test(output, json_of_a_check)
 	}
 }
 
+/* Two processes with the same builds need one plan; it is good for both. So it is on the way back, when images run. */
+Test(output, plans_are_shared)
+{
+	struct scene a = scene__begin("state", "v1"), b = a;
+	const char *env[] = {path_of("LD_LIBRARY_PATH=%s/lib:" FIXTURE_DIR "/lib/dep", a.dir), NULL};
+
+	b.target = target__start((const char *const[]){FIXTURE_DIR "/state_driver", NULL}, env);
+	target__expect(b.target, "ready");
+	for (int version = 2; version <= 4; version++) {
+		int shown = version == 4 ? 1 : version;
+		scene__install(&a, path_of("v%d", shown));
+		const char *pids = path_of("%d %d", target__pid(a.target), target__pid(b.target));
+		struct result r = command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-p", pids, "-l",
+								     path_of("%s/log", a.dir), "--json", NULL},
+					       60);
+		cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+		cr_assert(text__has(r.out, "\"state\":\"success\".*\"plan_cached\":(true|false).*\"state\":\"success\""
+					   ".*\"plan_cached\":true"),
+			  "%s", r.out);
+		result__free(&r);
+		target__rounds(a.target, 2, shown);
+		target__rounds(b.target, 2, shown);
+	}
+	free(target__finish(a.target));
+	free(target__finish(b.target));
+}
+
 /* ---- procmap ---- */
 
 enum { PARTS_MAX = 32 };

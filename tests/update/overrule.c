@@ -231,6 +231,10 @@ Test(overrule, in_a_process)
 	       path_of("\n  %s is not used: line 1: .*NOT UPDATED", bad));
 	expect(command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-P", "--overrule", file, NULL}, 60), 0,
 	       path_of("\n  overruled by %s line 3: J. Doe", file));
+	/* the plan is the refused one that was kept: the file is applied to what comes from the cache */
+	expect(
+	    command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-P", "--json", "--overrule", file, NULL}, 60),
+	    0, "\"plan_cached\":true,.*\"object_layout\":\"overruled by the administrator\"");
 	expect(scene__llvupdate(&s, (const char *const[]){"--overrule", file, "--require-proof", NULL}), 3,
 	       "not proved by debug information");
 	expect(scene__llvupdate(&s, (const char *const[]){"--overrule", file, NULL}), 0,
