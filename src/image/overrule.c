@@ -88,7 +88,7 @@ static void parse(struct overrules *o, size_t len)
 {
 	size_t line = 1;
 	if (memchr(o->text, 0, len)) {
-		o->unusable = xasprintf("%s is not used: it is not a text file", o->path);
+		o->unusable = xasprintf("the overrule file is not used: %s: not a text file", o->path);
 		return;
 	}
 	for (char *p = o->text, *next; p; p = next, line++) {
@@ -101,7 +101,8 @@ static void parse(struct overrules *o, size_t len)
 		struct overrule x = {.line = line};
 		const char *wrong = read_line(p, &x);
 		if (wrong) {
-			o->unusable = xasprintf("%s is not used: line %zu: %s", o->path, line, wrong);
+			o->unusable =
+			    xasprintf("the overrule file is not used: %s: line %zu: %s", o->path, line, wrong);
 			return;
 		}
 		vec__push(&o->items, x);
@@ -117,7 +118,7 @@ struct overrules *overrules__read(const char *path, bool asked_for)
 	if (!e)
 		parse(o, len);
 	else if (asked_for || err__errno(e) != ENOENT)
-		o->unusable = xasprintf("%s is not used: %s", path, err__text(e));
+		o->unusable = xasprintf("the overrule file is not used: %s", err__text(e));
 	return o;
 }
 

@@ -157,7 +157,8 @@ Test(overrule, wants_every_line_right)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		const char *good = path_of("%s %s good", p.old_id, p.new_id);
 		expect(check(p.old, p.new, overrule_file(path_of("%s\n%s\n%s\n", good, cases[i].line, good)), NULL), 3,
-		       path_of("overrule is not used: line 2: .*%s.*\nrefused \\(layout-changed\\)", cases[i].why));
+		       path_of("overrule file is not used: /.*/overrule: line 2: .*%s.*\nrefused \\(layout-changed\\)",
+			       cases[i].why));
 	}
 	/* the beginning of a build-id may be one of a shorter kind; it is not the one that is meant */
 	expect(check(p.old, p.new, overrule_file(path_of("%.32s %s why", p.old_id, p.new_id)), NULL), 3,
@@ -167,7 +168,7 @@ Test(overrule, wants_every_line_right)
 static void not_used(const struct pair *p, const char *file, const char *why)
 {
 	expect(check(p->old, p->new, file, NULL), 3,
-	       path_of("note: %s is not used: .*%s.*refused \\(layout-changed\\)", file, why));
+	       path_of("note: the overrule file is not used: .*%s.*refused \\(layout-changed\\)", why));
 }
 
 Test(overrule, is_not_used_when_others_could_have_written_it)
@@ -206,6 +207,33 @@ Test(overrule, is_not_used_when_others_could_have_written_it)
 	not_used(&p, file, "not a text file");
 }
 
+/* The same for somebody who is not root: root's file counts, and his own, but no third user's. */
+Test(overrule, of_an_ordinary_user)
+{
+	enum { SOMEBODY = 65534, SOMEBODY_ELSE = 65533 };
+	static const struct {
+		uid_t owner;
+		int exit_code;
+	} cases[] = {{0, 0}, {SOMEBODY, 0}, {SOMEBODY_ELSE, 3}};
+
+	if (geteuid() != 0)
+		cr_skip_test("only root can become another user");
+	struct pair p = pair_of("v1", "heap-grown");
+	const char *dir = temp_dir(), *command = path_of("%s/llusplit", dir), *old = path_of("%s/old", dir),
+		   *new = path_of("%s/new", dir), *file = overruling(&p);
+	file__copy(COMMAND_DIR "/llusplit", command); /* the build directory may be closed to others */
+	file__copy(p.old, old);
+	file__copy(p.new, new);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_assert(chown(file, cases[i].owner, 0) == 0);
+		const char *argv[] = {"setpriv",        "--reuid", "65534",   "--regid", "65534",
+				      "--clear-groups", command,   "--check", old,       new,
+				      "--overrule",     file,      NULL};
+		expect(command__run(argv, 60), cases[i].exit_code,
+		       cases[i].exit_code ? "belongs to user 65533" : "overruled by");
+	}
+}
+
 /* Nothing of the file is said where it has nothing to say. */
 Test(overrule, is_silent_where_it_is_not_needed)
 {
@@ -228,7 +256,7 @@ Test(overrule, in_a_process)
 	scene__install(&s, "heap-grown");
 	expect(scene__llvupdate(&s, (const char *const[]){"--overrule", overrule_file(""), NULL}), 3, "NOT UPDATED");
 	expect(scene__llvupdate(&s, (const char *const[]){"--overrule", bad, NULL}), 3,
-	       path_of("\n  %s is not used: line 1: .*NOT UPDATED", bad));
+	       path_of("\n  the overrule file is not used: %s: line 1: .*NOT UPDATED", bad));
 	expect(command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-P", "--overrule", file, NULL}, 60), 0,
 	       path_of("\n  overruled by %s line 3: J. Doe", file));
 	/* the plan is the refused one that was kept: the file is applied to what comes from the cache */
