@@ -32,7 +32,8 @@ struct type_static {
  * .gnu_debuglink below `debug_root` (may be NULL) and /usr/lib/debug, else from debuginfod where
  * DEBUGINFOD_URLS is set (libdwfl does the searching: elfutils/libdwfl.h, "Standard callbacks").
  * A separate file must have the build-id of `e`, or, where there is none, the CRC that the link
- * names. Supplementary files of dwz are found the same way.
+ * names. Supplementary files of dwz are found by build-id, by name only from a file below /usr/lib/debug. What
+ * the build says of names and places never leads out of the folders that are searched.
  *
  * That there is none is no error: then types__found() is false and types__source() says why. Damaged
  * debug information is ERR_UNREADABLE. `e` may be freed afterwards; the caller frees *out with

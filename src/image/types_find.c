@@ -13,6 +13,26 @@ static int no_elf(Dwfl_Module *mod, void **userdata, const char *name, Dwarf_Add
 	return -1;
 }
 
+/* Not beside the library: that may be the directory of a hostile process, and a FIFO there would block us. */
+#define DEBUG_FOLDER "/usr/lib/debug"
+
+/* What a library says of itself (its path, the names in .gnu_debuglink and .gnu_debugaltlink) may be a hostile user's
+ * word, and must not lead out of the folders that are searched. What a file of DEBUG_FOLDER says is root's. Marks in
+ * *userdata that something was found. */
+static int find_debuginfo(Dwfl_Module *mod, void **userdata, const char *name, Dwarf_Addr base, const char *file,
+			  const char *link, GElf_Word crc, char **found)
+{
+	bool ours = file && strncmp(file, DEBUG_FOLDER "/", sizeof(DEBUG_FOLDER)) == 0 && !strstr(file, "/../");
+	if (!ours && file && strstr(file, ".."))
+		file = "library";
+	if (!ours && link && strchr(link, '/'))
+		link = NULL;
+	int fd = dwfl_standard_find_debuginfo(mod, userdata, name, base, file, link, crc, found);
+	if (fd >= 0)
+		*userdata = mod;
+	return fd;
+}
+
 /* Does the separate file that libdwfl chose belong to the build? */
 static bool belongs(Dwarf *dw, const struct elf_file *e)
 {
@@ -44,12 +64,13 @@ static struct err *look(Dwfl *dwfl, const struct elf_file *e, struct found *f)
 	Dwarf_Addr bias = 0;
 	const char *main_file = NULL, *debug_file = NULL;
 	const void *alt_id = NULL;
+	void **any = NULL;
 	*f = (struct found){0};
 	if (!mod || dwfl_report_end(dwfl, NULL, NULL) != 0)
 		return err__new(ERR_UNREADABLE, 0, e->path, NULL, "libdwfl: %s", dwfl_errmsg(-1));
 	f->dw = dwfl_module_getdwarf(mod, &bias);
 	const char *message = f->dw ? NULL : dwfl_errmsg(-1);
-	dwfl_module_info(mod, NULL, NULL, NULL, NULL, NULL, &main_file, &debug_file);
+	dwfl_module_info(mod, &any, NULL, NULL, NULL, NULL, &main_file, &debug_file);
 	if (!f->dw && (debug_file || elf_file__section(e, ".debug_info")))
 		return err__new(ERR_UNREADABLE, 0, debug_file ? debug_file : e->path, NULL,
 				"damaged debug information: %s", message);
@@ -59,7 +80,8 @@ static struct err *look(Dwfl *dwfl, const struct elf_file *e, struct found *f)
 		f->separate = debug_file;
 	if (dwelf_dwarf_gnu_debugaltlink(f->dw, &f->alt, &alt_id) <= 0)
 		f->alt = NULL;
-	f->alt_missing = f->alt && !dwarf_getalt(f->dw);
+	/* dwarf_getalt() opens whatever the name says: only where root has written it */
+	f->alt_missing = f->alt && (f->separate ? !dwarf_getalt(f->dw) : !*any);
 	return NULL;
 }
 
@@ -88,14 +110,11 @@ static struct err *find_in(Dwfl *dwfl, const struct elf_file *e, struct types *t
 static Dwfl *begin(char **path, Dwfl_Callbacks *callbacks)
 {
 	*callbacks = (Dwfl_Callbacks){.find_elf = no_elf,
-				      .find_debuginfo = dwfl_standard_find_debuginfo,
+				      .find_debuginfo = find_debuginfo,
 				      .section_address = dwfl_offline_section_address,
 				      .debuginfo_path = path};
 	return dwfl_begin(callbacks);
 }
-
-/* Not beside the library: that may be the directory of a hostile process, and a FIFO there would block us. */
-#define DEBUG_FOLDER "/usr/lib/debug"
 
 static char *file_stamp(const char *path)
 {

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "image/types.h"
 #include "support/support.h"
@@ -575,9 +576,17 @@ Test(types, dwz)
 	ELF_CLEANUP struct elf_file *e = NULL;
 	OK(elf_file__read(a, &e));
 	cr_assert_not_null(elf_file__section(e, ".gnu_debugaltlink"));
+	const char *const notes[] = {"sh", "-c", "readelf -n \"$0\" | sed -n 's/.*Build ID: //p'", common, NULL};
+	struct result id = command__run(notes, 10);
+	id.out[strcspn(id.out, "\n")] = '\0';
+	const char *moved = path_of("%s/.build-id/%.2s/%s.debug", root, id.out, id.out + 2);
+	result__free(&id);
+	const char *const copy[] = {"sh",   "-c",  "mkdir -p \"$(dirname \"$1\")\" && cp \"$0\" \"$1\"",
+				    common, moved, NULL};
+	run(copy);
 	{
-		TYPES_CLEANUP struct types *ta = types_in(a, NULL);
-		TYPES_CLEANUP struct types *tb = types_in(b, NULL);
+		TYPES_CLEANUP struct types *ta = types_in(a, root);
+		TYPES_CLEANUP struct types *tb = types_in(b, root);
 		struct types_report r = {0};
 		cr_assert(types__found(ta), "%s", types__source(ta));
 		OK(types__compare(ta, tb, &r));
@@ -585,21 +594,39 @@ Test(types, dwz)
 		cr_expect_geq(r.compared, 60);
 		types_report__free(&r);
 	}
-	const char *const gone[] = {"rm", common, NULL};
-	const char *const notes[] = {"sh", "-c", "readelf -n \"$0\" | sed -n 's/.*Build ID: //p'", common, NULL};
-	struct result id = command__run(notes, 10);
-	id.out[strcspn(id.out, "\n")] = '\0';
-	const char *moved = path_of("%s/.build-id/%.2s/%s.debug", root, id.out, id.out + 2);
-	result__free(&id);
-	const char *const move[] = {"sh",   "-c",  "mkdir -p \"$(dirname \"$1\")\" && cp \"$0\" \"$1\"",
-				    common, moved, NULL};
-	run(move);
-	run(gone);
-	TYPES_CLEANUP struct types *by_id = types_in(a, root);
-	cr_expect(types__found(by_id), "%s", types__source(by_id));
+	/* by its name alone it is not: that is the library's word, and may lead anywhere */
 	TYPES_CLEANUP struct types *without = types_in(a, NULL);
 	cr_expect(!types__found(without));
 	cr_expect(text__has(types__source(without), "supplementary"), "%s", types__source(without));
+}
+
+/* A FIFO, which would block whoever opens it, where hostile names lead: below /usr/lib/debug and out of it again. */
+Test(types, names_lead_nowhere_else, .timeout = 60)
+{
+	static const char up[] = "../../../", placeholder[] = "placeholder-for-a-name-as-long-as-any-of-those-below";
+	const struct how none = {"gcc", "g++", {"-O2"}};
+	const char *dir = temp_dir(), *file = build(dir, "x", &none, false, simple);
+	const char *link = path_of("%s%s/fifo", up, dir + 1), *own = path_of("%s/%s", dir, placeholder);
+	const char *out = path_of("%s/linked", dir);
+	char name[sizeof(placeholder)] = {0};
+
+	cr_assert_lt(strlen(link), sizeof(name));
+	memcpy(name, link, strlen(link) + 1);
+	cr_assert(mkfifo(path_of("%s/fifo", dir), 0600) == 0 && mkfifo(path_of("%s.debug", file), 0600) == 0);
+	TYPES_CLEANUP struct types *by_path = types_in(path_of("%s/../%s%s", dir, up, file + 1), NULL);
+	cr_expect(!types__found(by_path));
+	file__write(own, "", 0);
+	run((const char *const[]){"objcopy", path_of("--add-gnu-debuglink=%s", own), file, out, NULL});
+	size_t size = file__size(out);
+	FREE_CLEANUP char *bytes = xmalloc(size);
+	FILE *f = fopen(out, "re");
+	cr_assert(f && fread(bytes, 1, size, f) == size);
+	fclose(f);
+	const char *at = memmem(bytes, size, placeholder, sizeof(placeholder));
+	cr_assert_not_null(at);
+	file__patch(out, (size_t)(at - bytes), name, sizeof(name));
+	TYPES_CLEANUP struct types *by_link = types_in(out, NULL);
+	cr_expect(!types__found(by_link));
 }
 
 /* Code of a part that was built without types is not covered. */
