@@ -78,6 +78,8 @@ static struct err *look(Dwfl *dwfl, const struct elf_file *e, struct found *f)
 		return NULL;
 	if (debug_file && (!main_file || strcmp(debug_file, main_file) != 0))
 		f->separate = debug_file;
+	else if (*any && !elf_file__section(e, ".debug_info"))
+		f->separate = "debuginfod"; /* libdwfl keeps no name for what a server sent */
 	if (dwelf_dwarf_gnu_debugaltlink(f->dw, &f->alt, &alt_id) <= 0)
 		f->alt = NULL;
 	/* dwarf_getalt() opens whatever the name says: only where root has written it */
