@@ -444,6 +444,23 @@ void plan__require_proof(struct plan *p)
 				"the layout of objects in the heap is not proved by debug information of both builds");
 }
 
+vaddr_t plan__stub(struct plan *p, vaddr_t function)
+{
+	const struct vapi_note *v = &p->vapi->vapi;
+	uint32_t free_slot = UINT32_MAX;
+	for (uint32_t i = 0; i < v->n_slots; i++) {
+		bool spare = i >= v->n_used || (p->vapi->slots[i].flags & VAPI_SLOT_SPARE);
+		if (p->slots[i] == function && (spare || !(p->vapi->slots[i].flags & VAPI_SLOT_IFUNC)))
+			return vapi__stub(v, i);
+		if (spare && p->slots[i] == 0 && free_slot == UINT32_MAX)
+			free_slot = i;
+	}
+	if (free_slot == UINT32_MAX)
+		return 0;
+	p->slots[free_slot] = function;
+	return vapi__stub(v, free_slot);
+}
+
 void plan__free(struct plan *p)
 {
 	if (!p)

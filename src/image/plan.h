@@ -125,6 +125,9 @@ MUST_CHECK struct err *plan__make(const struct elf_file *vapi, const struct elf_
 				  const struct elf_file *next, struct plan **out);
 /* Refuses a plan whose layout of heap objects is not proved, for those who want no less. */
 void plan__require_proof(struct plan *p);
+/* The canonical stub, in VAPI space, of a function of next. A function that has none yet takes a spare slot, and keeps
+ * it for as long as the process lives. 0: no spare slot is left. Also for a finished plan, before its image is made. */
+vaddr_t plan__stub(struct plan *p, vaddr_t function);
 void plan__free(struct plan *p);
 void plan__cleanup(struct plan **p);
 

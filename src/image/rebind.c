@@ -122,22 +122,10 @@ static const struct exact *exact_at(const struct planner *x, vaddr_t site)
 
 vaddr_t rebind__stub(struct planner *x, vaddr_t function)
 {
-	struct plan *p = x->p;
-	const struct vapi_note *v = &p->vapi->vapi;
-	uint32_t free_slot = UINT32_MAX;
-	for (uint32_t i = 0; i < v->n_slots; i++) {
-		bool spare = i >= v->n_used || (p->vapi->slots[i].flags & VAPI_SLOT_SPARE);
-		if (p->slots[i] == function && (spare || !(p->vapi->slots[i].flags & VAPI_SLOT_IFUNC)))
-			return vapi__stub(v, i);
-		if (spare && p->slots[i] == 0 && free_slot == UINT32_MAX)
-			free_slot = i;
-	}
-	if (free_slot == UINT32_MAX) {
+	vaddr_t stub = plan__stub(x->p, function);
+	if (!stub)
 		planner__refuse(x, "slots", "no spare entry point is left for new functions whose address is taken");
-		return 0;
-	}
-	p->slots[free_slot] = function;
-	return vapi__stub(v, free_slot);
+	return stub;
 }
 
 /* The stub of the IFUNC that next resolves by `resolver`; 0 when the VAPI has none. */

@@ -43,6 +43,11 @@ struct err *hand__raise(const struct process *p, const struct hand_place *place,
 	return NULL;
 }
 
+struct err *hand__await_place(const struct process *p, const struct hand_place *place, int timeout_ms)
+{
+	return place__await(p, place, clock_deadline(timeout_ms));
+}
+
 pid_t hand__tid(const struct hand *h)
 {
 	return h->t.tid;
@@ -113,7 +118,7 @@ static const int64_t not_run = INT64_MIN;
 
 struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *calls, size_t n)
 {
-	if (n > HAND_DATA_SIZE / sizeof(*calls) - 1)
+	if (n > HAND_BATCH_MAX)
 		return process__err(h->p, 0, ERR_USAGE, 0, NULL, "a batch of %zu calls is too long", n);
 	FREE_CLEANUP struct arch_batch_entry *list = xcalloc(n + 1, sizeof(*list));
 	if (n)

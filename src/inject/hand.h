@@ -8,7 +8,7 @@
  *     scratch, lowest address first (HAND_SCRATCH_MIN bytes at least)
  *     +------------------+----------------------+---------------+--------------------------------+
  *     | hand stack       | data: path strings,  | (free)        | rt_sigframe + xsave area of    |
- *     | 4 KiB            | batch list; 8 KiB    |               | the borrowed thread, 16 KiB    |
+ *     | 4 KiB            | batch list; 12 KiB   |               | the borrowed thread, 16 KiB    |
  *     +------------------+----------------------+---------------+--------------------------------+
  *
  * The first word of the scratch memory is 0 when nobody uses it (inject/place.h); the rest may hold anything.
@@ -27,7 +27,8 @@
 
 enum {
 	HAND_SCRATCH_MIN = 32768,
-	HAND_DATA_SIZE = 8192,
+	HAND_DATA_SIZE = 12288,
+	HAND_BATCH_MAX = HAND_DATA_SIZE / sizeof(struct arch_batch_entry) - 1, /* calls */
 	HAND_CLONE_FLAGS = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND | CLONE_FS | CLONE_SYSVSEM,
 };
 
@@ -48,6 +49,10 @@ struct hand_place {
 MUST_CHECK struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms,
 				   struct hand **out);
 
+/* Waits up to `timeout_ms` until no hand, and no thread on its way home, of an llvupdate that was killed is at work
+ * there. For places where no hand is raised: raising one does that for its own. ERR_RETRY: somebody still is. */
+MUST_CHECK struct err *hand__await_place(const struct process *p, const struct hand_place *place, int timeout_ms);
+
 /* The hand's thread id in the target, for freeze_options.except. */
 pid_t hand__tid(const struct hand *h);
 
@@ -58,8 +63,8 @@ MUST_CHECK struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg
 /* Where the caller may put data for the calls (a path, a batch): HAND_DATA_SIZE bytes. */
 taddr_t hand__data(const struct hand *h);
 
-/* Sets the hand up to run a batch of `n` calls (at most HAND_DATA_SIZE / 64 - 1; it occupies the data
- * area), but does not start it. */
+/* Sets the hand up to run a batch of `n` calls (at most HAND_BATCH_MAX; it occupies the data area), but does
+ * not start it. */
 MUST_CHECK struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *calls, size_t n);
 /* Runs the loaded batch to its end in one go, also when the tool dies meanwhile; the hand exits
  * with it. Fills in the results of `calls`; entries behind the first failure keep result 0.

@@ -111,6 +111,18 @@ struct err *place__claim(const struct process *p, const struct hand_place *place
 	return process__write(p, place->scratch, &in_use, sizeof(in_use));
 }
 
+struct err *place__await(const struct process *p, const struct hand_place *place, uint64_t deadline)
+{
+	uint64_t word = 0;
+	TRY(process__read(p, place->scratch, &word, sizeof(word)));
+	if (!word)
+		return NULL;
+	TRY(check(p, place));
+	TRY(wait_until_free(p, place, deadline));
+	place__release(p, place);
+	return NULL;
+}
+
 void place__release(const struct process *p, const struct hand_place *place)
 {
 	static const uint64_t nobody;

@@ -14,6 +14,8 @@
 
 /* Errors: ERR_USAGE, ERR_REFUSED (no pads there), ERR_RETRY (still in use at `deadline`), those of tracee.h. */
 MUST_CHECK struct err *place__claim(const struct process *p, const struct hand_place *place, uint64_t deadline);
+/* Waits until nobody is there any more, without claiming it. Errors: as place__claim(). */
+MUST_CHECK struct err *place__await(const struct process *p, const struct hand_place *place, uint64_t deadline);
 /* Only when the borrowed thread is home and the hand is gone. A process that is gone is no error. */
 void place__release(const struct process *p, const struct hand_place *place);
 

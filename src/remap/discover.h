@@ -4,7 +4,7 @@
 #define LLU_REMAP_DISCOVER_H
 
 #include "image/image_file.h"
-#include "inject/process.h"
+#include "inject/hand.h"
 
 /* A split library in a process. */
 struct loaded {
@@ -30,6 +30,13 @@ void loaded_list__free(loaded_list *l);
 static inline taddr_t loaded__at(const struct loaded *l, vaddr_t vapi_space)
 {
 	return taddr(l->bias.v + vapi_space);
+}
+
+/* Where the library's VAPI has room for a hand. */
+static inline struct hand_place loaded__hand_place(const struct loaded *l)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	return (struct hand_place){loaded__at(l, v->text), loaded__at(l, v->scratch), v->scratch_len};
 }
 
 /* The image that runs, or NULL before the first update. */

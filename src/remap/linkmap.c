@@ -12,12 +12,18 @@ enum { OBJECTS_MAX = 4096 }; /* ends a list that loops */
 
 struct object {
 	taddr_t bias;
-	char name[PATH_MAX];
+	char *name;
+	bool opened;          /* `elf` is settled */
+	struct elf_file *elf; /* NULL: it has no file (the vDSO) */
+	bool in_scope;        /* of the look-up under way */
 };
 
-struct objects {
-	struct object *items;
-	size_t n;
+typedef VEC(struct object) object_list;
+
+struct linkmap {
+	const struct process *p;
+	struct mappings maps;
+	object_list objects;
 };
 
 /* ---- reading the list ---- */
@@ -91,93 +97,138 @@ static void read_name(const struct process *p, taddr_t at, char *out, size_t max
 	out[n] = 0;
 }
 
-static struct err *read_objects(const struct process *p, struct objects *out)
+static void free_objects(object_list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		free(l->items[i].name);
+		elf_file__free(l->items[i].elf);
+	}
+	vec__free(l);
+}
+
+static struct err *read_objects(const struct process *p, object_list *out)
 {
 	taddr_t at = {0};
 	struct r_debug debug;
 	TRY(find_r_debug(p, &at));
 	TRY(process__read(p, at, &debug, sizeof(debug)));
-	VEC(struct object) list = {0};
 	uint64_t next = (uint64_t)(uintptr_t)debug.r_map;
 	struct err *err = NULL;
-	while (next && list.n < OBJECTS_MAX && !err) {
+	while (next && out->n < OBJECTS_MAX && !err) {
 		struct link_map m;
+		char name[PATH_MAX];
 		err = process__read(p, taddr(next), &m, sizeof(m));
 		if (err)
 			break;
-		struct object o = {.bias = taddr(m.l_addr)};
-		read_name(p, taddr((uint64_t)(uintptr_t)m.l_name), o.name, sizeof(o.name));
-		vec__push(&list, o);
+		read_name(p, taddr((uint64_t)(uintptr_t)m.l_name), name, sizeof(name));
+		struct object o = {.bias = taddr(m.l_addr), .name = xstrdup(name)};
+		vec__push(out, o);
 		next = (uint64_t)(uintptr_t)m.l_next;
 	}
-	if (err) {
-		vec__free(&list);
-		return err;
-	}
-	out->items = list.items;
-	out->n = list.n;
-	return NULL;
+	if (err)
+		free_objects(out);
+	return err;
 }
 
 char *linkmap__name(const struct process *p, taddr_t bias)
 {
-	struct objects o = {0};
+	object_list o = {0};
 	char *name = NULL;
 	ERR_CLEANUP struct err *e = read_objects(p, &o);
-	for (size_t i = 0; !e && i < o.n; i++)
+	for (size_t i = 0; i < o.n && !name; i++)
 		if (o.items[i].bias.v == bias.v && o.items[i].name[0])
 			name = xstrdup(o.items[i].name);
-	free(o.items);
+	free_objects(&o);
 	return name;
+}
+
+struct err *linkmap__read(const struct process *p, struct linkmap **out)
+{
+	struct linkmap *m = xcalloc(1, sizeof(*m));
+	m->p = p;
+	struct err *err = process__maps(p, &m->maps);
+	if (!err)
+		err = read_objects(p, &m->objects);
+	if (err) {
+		linkmap__free(m);
+		return err;
+	}
+	*out = m;
+	return NULL;
+}
+
+void linkmap__free(struct linkmap *m)
+{
+	if (!m)
+		return;
+	free_objects(&m->objects);
+	mappings__free(&m->maps);
+	free(m);
+}
+
+void linkmap__cleanup(struct linkmap **m)
+{
+	linkmap__free(*m);
+}
+
+size_t linkmap__count(const struct linkmap *m)
+{
+	return m->objects.n;
+}
+
+struct linkmap_object linkmap__object(const struct linkmap *m, size_t i)
+{
+	const struct object *o = &m->objects.items[i];
+	return (struct linkmap_object){o->bias, o->name, mappings__at(&m->maps, o->bias)};
+}
+
+static size_t index_of(const struct linkmap *m, taddr_t bias)
+{
+	for (size_t i = 0; i < m->objects.n; i++)
+		if (m->objects.items[i].bias.v == bias.v)
+			return i;
+	return SIZE_MAX;
+}
+
+bool linkmap__has(const struct linkmap *m, taddr_t bias)
+{
+	return index_of(m, bias) != SIZE_MAX;
+}
+
+/* ---- the objects' files ---- */
+
+struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **out)
+{
+	struct object *o = &m->objects.items[i];
+	*out = o->elf;
+	if (o->opened)
+		return NULL;
+	/* a program with fixed addresses has no bias; its file is the process's own */
+	const struct mapping *at = mappings__at(&m->maps, o->bias);
+	CLOSE_CLEANUP int fd = -1;
+	if (o->bias.v == 0)
+		fd = openat(process__dirfd(m->p), "exe", O_RDONLY | O_CLOEXEC);
+	else if (at && at->inode && at->offset == 0)
+		TRY(process__open_mapped(m->p, at, &fd));
+	if (fd >= 0 || o->bias.v == 0)
+		TRY(elf_file__read_fd(fd, *o->name ? o->name : "the program", &o->elf));
+	o->opened = true;
+	*out = o->elf;
+	return NULL;
+}
+
+/* Reads the file of every object, the program's included; only the vDSO has none. */
+static struct err *open_all(struct linkmap *m)
+{
+	const struct elf_file *ignored;
+	for (size_t i = 0; i < m->objects.n; i++)
+		TRY(linkmap__file(m, i, &ignored));
+	return NULL;
 }
 
 /* ---- look-up ---- */
 
-struct scope_entry {
-	taddr_t bias;
-	struct elf_file *elf;
-	bool in_scope;
-};
-
-struct scope {
-	struct scope_entry *items;
-	size_t n;
-};
-
-static void scope__free(struct scope *s)
-{
-	for (size_t i = 0; i < s->n; i++)
-		elf_file__free(s->items[i].elf);
-	free(s->items);
-}
-
-/* Reads the file of every object, the program's included; only the vDSO has none. */
-static struct err *open_objects(const struct process *p, const struct objects *o, struct scope *s)
-{
-	struct mappings maps;
-	TRY(process__maps(p, &maps));
-	s->items = xcalloc(o->n, sizeof(*s->items));
-	struct err *err = NULL;
-	for (size_t i = 0; i < o->n && !err; i++) {
-		struct scope_entry *x = &s->items[s->n++];
-		x->bias = o->items[i].bias;
-		/* a program with fixed addresses has no bias; its file is the process's own */
-		const struct mapping *m = mappings__at(&maps, x->bias);
-		CLOSE_CLEANUP int fd = -1;
-		if (x->bias.v == 0)
-			fd = openat(process__dirfd(p), "exe", O_RDONLY | O_CLOEXEC);
-		else if (m && m->inode && m->offset == 0)
-			err = process__open_mapped(p, m, &fd);
-		else
-			continue;
-		if (!err)
-			err = elf_file__read_fd(fd, *o->items[i].name ? o->items[i].name : "the program", &x->elf);
-	}
-	mappings__free(&maps);
-	return err;
-}
-
-static void add_needed(struct scope *s, size_t of)
+static void add_needed(object_list *s, size_t of)
 {
 	const struct elf_file *e = s->items[of].elf;
 	for (size_t i = 0; e && i < e->needed.n; i++)
@@ -190,6 +241,26 @@ static void add_needed(struct scope *s, size_t of)
 		}
 }
 
+static struct err *set_scope(struct linkmap *m, taddr_t bias, const char *subject)
+{
+	TRY(open_all(m));
+	size_t self = index_of(m, bias);
+	if (self == SIZE_MAX)
+		return err__new(ERR_REFUSED, 0, subject, NULL, "the library is not in the dynamic loader's list");
+	for (size_t i = 0; i < m->objects.n; i++)
+		m->objects.items[i].in_scope = i == self;
+	add_needed(&m->objects, self);
+	return NULL;
+}
+
+struct err *linkmap__in_scope(struct linkmap *m, taddr_t bias, taddr_t other, bool *out)
+{
+	TRY(set_scope(m, bias, NULL));
+	size_t i = index_of(m, other);
+	*out = i != SIZE_MAX && m->objects.items[i].in_scope;
+	return NULL;
+}
+
 static bool defines(const struct elf_symbol *s, const char *name, const char *version)
 {
 	uint8_t bind = ELF64_ST_BIND(s->s.st_info);
@@ -197,23 +268,32 @@ static bool defines(const struct elf_symbol *s, const char *name, const char *ve
 	       (strcmp(s->version, version) == 0 || (*s->version == 0) || (*version == 0 && !s->hidden_version));
 }
 
-static const struct elf_symbol *find_definition(const struct scope *s, bool in_scope, const char *name,
+const struct elf_symbol *linkmap__definition(const struct elf_file *e, const char *name, const char *version)
+{
+	for (size_t k = 1; k < e->n_symbols; k++)
+		if (defines(&e->symbols[k], name, version))
+			return &e->symbols[k];
+	return NULL;
+}
+
+static const struct elf_symbol *find_definition(const object_list *s, bool in_scope, const char *name,
 						const char *version, size_t *where)
 {
 	for (size_t i = 0; i < s->n; i++) {
-		const struct elf_file *e = s->items[i].in_scope == in_scope ? s->items[i].elf : NULL;
-		for (size_t k = 1; e && k < e->n_symbols; k++)
-			if (defines(&e->symbols[k], name, version)) {
-				*where = i;
-				return &e->symbols[k];
-			}
+		if (s->items[i].in_scope != in_scope || !s->items[i].elf)
+			continue;
+		const struct elf_symbol *d = linkmap__definition(s->items[i].elf, name, version);
+		if (d) {
+			*where = i;
+			return d;
+		}
 	}
 	return NULL;
 }
 
 /* What another object's GOT holds for the same symbol, once bound: not within that object itself,
  * where an unresolved slot points to its PLT. */
-static struct err *find_binding(const struct process *p, const struct scope *s, const char *name, const char *version,
+static struct err *find_binding(const struct process *p, const object_list *s, const char *name, const char *version,
 				bool *found, taddr_t *out)
 {
 	for (size_t i = 0; i < s->n; i++) {
@@ -242,7 +322,7 @@ static struct err *find_binding(const struct process *p, const struct scope *s, 
 }
 
 /* The defining library's own use of its IFUNC: an IRELATIVE slot of the same resolver, which the loader filled. */
-static struct err *find_own_choice(const struct process *p, const struct scope_entry *x, vaddr_t resolver, bool *found,
+static struct err *find_own_choice(const struct process *p, const struct object *x, vaddr_t resolver, bool *found,
 				   taddr_t *out)
 {
 	*found = false;
@@ -259,18 +339,11 @@ static struct err *find_own_choice(const struct process *p, const struct scope_e
 	return NULL;
 }
 
-static struct err *look_up(const struct process *p, const struct objects *o, struct scope *s, taddr_t bias,
-			   const char *name, const char *version, bool *found, taddr_t *out)
+struct err *linkmap__lookup(struct linkmap *m, taddr_t bias, const char *name, const char *version, bool *found,
+			    taddr_t *out)
 {
-	TRY(open_objects(p, o, s));
-	size_t self = SIZE_MAX;
-	for (size_t i = 0; i < s->n; i++)
-		if (s->items[i].bias.v == bias.v)
-			self = i;
-	if (self == SIZE_MAX)
-		return err__new(ERR_REFUSED, 0, name, NULL, "the library is not in the dynamic loader's list");
-	s->items[self].in_scope = true;
-	add_needed(s, self);
+	const object_list *s = &m->objects;
+	TRY(set_scope(m, bias, name));
 	size_t where = 0;
 	const struct elf_symbol *d = find_definition(s, true, name, version, &where);
 	size_t elsewhere;
@@ -282,23 +355,11 @@ static struct err *look_up(const struct process *p, const struct objects *o, str
 		return NULL;
 	uint8_t type = ELF64_ST_TYPE(d->s.st_info);
 	if (type == STT_GNU_IFUNC) {
-		TRY(find_own_choice(p, &s->items[where], d->s.st_value, found, out));
-		return *found ? NULL : find_binding(p, s, name, version, found, out);
+		TRY(find_own_choice(m->p, &s->items[where], d->s.st_value, found, out));
+		return *found ? NULL : find_binding(m->p, s, name, version, found, out);
 	}
 	if (type == STT_TLS || d->s.st_shndx == SHN_ABS)
 		return err__new(ERR_REFUSED, 0, name, NULL, "a new import is no function and no data");
 	*out = taddr_add(s->items[where].bias, d->s.st_value);
 	return NULL;
-}
-
-struct err *linkmap__lookup(const struct process *p, taddr_t bias, const char *name, const char *version, bool *found,
-			    taddr_t *out)
-{
-	struct objects o = {0};
-	struct scope s = {0};
-	TRY(read_objects(p, &o));
-	struct err *err = look_up(p, &o, &s, bias, name, version, found, out);
-	scope__free(&s);
-	free(o.items);
-	return err;
 }

@@ -7,8 +7,7 @@
  *     prepare    (the process runs) image and its GOT into the window; shadow pages beside it: the
  *                pages of the table, of read-only data that changes, of the unwind table and of the
  *                header, with the contents they are to have
- *     commit     (frozen) one batch of the hand: each shadow page moves to its place (mremap(2)),
- *                unwind table first, header last; what the shadows took becomes reservation again
+ *     commit     (frozen) each shadow page moves to its place: exchange.h, for several libraries at once
  *     undo       (the process runs) the window becomes reservation again
  */
 #ifndef LLU_REMAP_SURGERY_H
@@ -19,25 +18,22 @@
 
 struct surgery;
 
-/* Checks what can be checked without touching the process: room in the window, new imports. `plan` must
- * be free of refusals; all arguments are borrowed. ERR_REFUSED with the reason. */
+/* Checks what can be checked without touching the process, as room in the window. `plan` must be free of refusals;
+ * `imports` has one address for each of plan->new_got (imports.h). All arguments are borrowed. ERR_REFUSED with
+ * the reason. */
 MUST_CHECK struct err *surgery__new(const struct process *p, const struct loaded *l, const struct plan *plan,
-				    struct surgery **out);
+				    const taddr_t *imports, struct surgery **out);
 void surgery__free(struct surgery *s);
-
-struct hand_place surgery__hand_place(const struct surgery *s);
 
 /* Executable ranges that no thread may be in at commit: the code that is live now. */
 size_t surgery__live_ranges(const struct surgery *s, struct trange *out, size_t max);
 
 MUST_CHECK struct err *surgery__prepare(struct surgery *s, struct hand *h);
-/* Loads the batch that surgery__commit() runs, so that nothing but running it is left for the freeze. */
-MUST_CHECK struct err *surgery__load(struct surgery *s, struct hand *h);
-/* *committed says whether the new code is live; with an error too (then the rest of the batch failed
- * and was finished or put right by plain writes). Uses the hand up. */
-MUST_CHECK struct err *surgery__commit(struct surgery *s, struct hand *h, bool *committed);
-/* Takes back what surgery__prepare() did. */
+/* Takes back what surgery__prepare() did, if anything. */
 MUST_CHECK struct err *surgery__undo(struct surgery *s, struct hand *h);
+/* After a commit that stopped half-way and was finished by plain writes: what is left of the shadow pages becomes
+ * reservation again. */
+MUST_CHECK struct err *surgery__clear_shadows(struct surgery *s, struct hand *h);
 /* Reads back what must be true after the commit. ERR_SURGERY if it is not. */
 MUST_CHECK struct err *surgery__verify(const struct surgery *s);
 

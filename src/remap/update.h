@@ -1,4 +1,5 @@
-/* The operation on one process: look, plan, and try to bring the new code in.
+/* The operation on one process: look, plan, and try to bring the new code in. Libraries that belong together (group.h)
+ * are planned, frozen and committed as one: all of them, or none.
  *
  *     struct target *t;
  *     TRY(target__open(pid, &t));        discover and plan; nothing is touched
@@ -11,7 +12,7 @@
 
 #include "freeze/freeze.h"
 #include "image/overrule.h"
-#include "remap/discover.h"
+#include "remap/group.h"
 #include "remap/plan_cache.h"
 #include "remap/surgery.h"
 
@@ -26,21 +27,22 @@ enum outcome {
 /* What became of one library in one process. */
 struct result {
 	enum outcome outcome;
-	struct loaded *library; /* borrowed from the target */
-	struct plan *plan;      /* NULL when none could be made */
-	bool plan_cached;       /* it was made before */
-	char *reason;           /* for NOT UPDATED and FAILURE, and the last one while pending; else NULL */
-	char *hint;             /* what the user can do, or NULL */
-	const char *code;       /* stable name of the reason, or NULL */
-	enum err_kind kind;     /* of the error behind it */
+	struct loaded *library;    /* borrowed from the target */
+	const struct group *group; /* what is updated with it, itself included; NULL when there is nothing to do */
+	struct plan *plan;         /* NULL when none could be made */
+	bool plan_cached;          /* it was made before */
+	taddr_t *imports;          /* where the plan's new imports lead (imports.h), or NULL */
+	char *reason;              /* for NOT UPDATED and FAILURE, and the last one while pending; else NULL */
+	char *hint;                /* what the user can do, or NULL */
+	const char *code;          /* stable name of the reason, or NULL */
+	enum err_kind kind;        /* of the error behind it */
 	unsigned tries;
-	uint64_t frozen_ns; /* of the try that succeeded */
-	uint64_t total_ns;
+	uint64_t frozen_ns; /* of the try that succeeded; the same for all of a group */
+	uint64_t total_ns;  /* likewise */
 	struct freeze_stats threads;
 	struct surgery_places places;
 	bool window_reused;      /* an image mapped earlier took over again */
 	struct surgery *surgery; /* while under way */
-	struct hand *hand;
 };
 
 struct target {
@@ -50,6 +52,8 @@ struct target {
 	struct process *process;
 	loaded_list libraries;
 	struct result *results; /* one for each library */
+	group_list groups;
+	struct hand *hand; /* while under way */
 	int lock;
 };
 
@@ -65,7 +69,7 @@ struct plan_options {
 	struct plan_cache *plans;
 };
 
-/* Looks at a process and plans the update of each outdated library. Errors: as process__open() and
+/* Looks at a process and plans the update of its outdated libraries. Errors: as process__open() and
  * discover__libraries(). A plan that refuses is no error: the result says NOT UPDATED. */
 MUST_CHECK struct err *target__open(pid_t pid, const struct plan_options *opt, struct target **out);
 void target__close(struct target *t);
@@ -79,7 +83,7 @@ enum outcome target__outcome(const struct target *t);
 
 /* Takes the target's lock, maps what is to be mapped. Failures are in the results. */
 void target__prepare(struct target *t, const struct update_options *opt);
-/* Freezes, exchanges, thaws, for each library that is prepared. What could not be frozen in time is undone
+/* Freezes, exchanges, thaws, for each group that is prepared. What could not be frozen in time is undone
  * and stays pending, with the reason. */
 void target__commit(struct target *t, const struct update_options *opt);
 /* No more tries: pending becomes NOT UPDATED. */

@@ -1,0 +1,166 @@
+/* See group.h. */
+#include "remap/group.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+/* ---- who needs whom ---- */
+
+static bool names(const struct elf_file *e, const char *soname)
+{
+	for (size_t i = 0; e && i < e->needed.n; i++)
+		if (strcmp(e->needed.items[i], soname) == 0)
+			return true;
+	return false;
+}
+
+/* By the file that was loaded, and by those that came and come after it. */
+static bool needs(const struct loaded *a, const struct loaded *b)
+{
+	const char *soname = b->vapi->soname;
+	return a != b && *soname && (names(a->vapi, soname) || names(a->live, soname) || names(a->next, soname));
+}
+
+/* Goes from `a` along what is needed, over outdated libraries only, and marks what it comes to. */
+static void follow(const loaded_list *l, size_t a, bool *reached)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].outdated && !reached[i] && needs(&l->items[a], &l->items[i])) {
+			reached[i] = true;
+			follow(l, i, reached);
+		}
+}
+
+bool group__depends(const loaded_list *l, size_t a, size_t b)
+{
+	FREE_CLEANUP bool *reached = xcalloc(l->n, sizeof(bool));
+	follow(l, a, reached);
+	return reached[b];
+}
+
+/* ---- groups ---- */
+
+struct maker {
+	const loaded_list *l;
+	const struct linkmap *map;
+	bool *done;
+};
+
+static bool same_namespace(const struct maker *x, size_t a, size_t b)
+{
+	return !x->map || (linkmap__has(x->map, x->l->items[a].bias) && linkmap__has(x->map, x->l->items[b].bias));
+}
+
+static bool linked(const struct maker *x, size_t a, size_t b)
+{
+	return x->l->items[b].outdated && needs(&x->l->items[a], &x->l->items[b]) && same_namespace(x, a, b);
+}
+
+/* Marks all that are connected with `a`, in either direction. */
+static void connect(const struct maker *x, size_t a, bool *in)
+{
+	in[a] = true;
+	for (size_t i = 0; i < x->l->n; i++)
+		if (!in[i] && x->l->items[i].outdated && (linked(x, a, i) || linked(x, i, a)))
+			connect(x, i, in);
+}
+
+/* What `a` needs, then `a`. A circle is broken where it was entered. */
+static void add(const struct maker *x, size_t a, struct group *g)
+{
+	x->done[a] = true;
+	for (size_t i = 0; i < x->l->n; i++)
+		if (!x->done[i] && linked(x, a, i))
+			add(x, i, g);
+	g->members[g->n++] = a;
+}
+
+void group_list__make(const loaded_list *l, const struct linkmap *map, group_list *out)
+{
+	FREE_CLEANUP bool *done = xcalloc(l->n, sizeof(bool));
+	struct maker x = {l, map, done};
+	for (size_t i = 0; i < l->n; i++) {
+		if (!l->items[i].outdated || done[i])
+			continue;
+		FREE_CLEANUP bool *in = xcalloc(l->n, sizeof(bool));
+		struct group g = {.members = xcalloc(l->n, sizeof(size_t))};
+		connect(&x, i, in);
+		for (size_t k = i; k < l->n; k++)
+			if (in[k] && !done[k])
+				add(&x, k, &g);
+		vec__push(out, g);
+	}
+}
+
+void group_list__free(group_list *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		free(g->items[i].members);
+	vec__free(g);
+}
+
+/* ---- plain libraries ---- */
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+static bool is_glibc(const char *soname)
+{
+	static const char *const parts[] = {"libc.so.6",       "ld-linux-x86-64.so.2", "libm.so.6",    "libdl.so.2",
+					    "libpthread.so.0", "librt.so.1",           "libutil.so.1", "libresolv.so.2",
+					    "libanl.so.1",     "libmvec.so.1"};
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		if (strcmp(soname, parts[i]) == 0)
+			return true;
+	return false;
+}
+
+/* Is another build at the object's path now than the one that is mapped? What cannot be read counts as one. */
+static bool is_replaced(const struct process *p, struct linkmap *map, size_t i)
+{
+	const struct linkmap_object o = linkmap__object(map, i);
+	const char *path = o.name[0] == '/' ? o.name : o.mapping->path;
+	FREE_CLEANUP char *now = xasprintf("/proc/%d/root%s", process__pid(p), path);
+	struct stat st;
+	if (stat(now, &st) < 0)
+		return false; /* none */
+	if (st.st_ino == o.mapping->inode && major(st.st_dev) == o.mapping->dev_major &&
+	    minor(st.st_dev) == o.mapping->dev_minor)
+		return false;
+	const struct elf_file *loaded;
+	ELF_CLEANUP struct elf_file *there = NULL;
+	ERR_CLEANUP struct err *e = linkmap__file(map, i, &loaded);
+	if (!e)
+		e = elf_file__read(now, &there);
+	return e || !loaded ||
+	       !build_id__equal(loaded->build_id, loaded->build_id_len, there->build_id, there->build_id_len);
+}
+
+static bool is_listed(const loaded_list *l, taddr_t bias)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].bias.v == bias.v)
+			return true;
+	return false;
+}
+
+struct err *group__check_plain(const struct process *p, struct linkmap *map, const loaded_list *libraries,
+			       const struct loaded *l)
+{
+	for (size_t i = 0; i < linkmap__count(map); i++) {
+		const struct linkmap_object o = linkmap__object(map, i);
+		/* the loader found it under the name by which it is needed */
+		const char *name = base_name(o.name);
+		if (!o.mapping || !o.mapping->inode || is_listed(libraries, o.bias) || is_glibc(name) ||
+		    (!names(l->vapi, name) && !names(l->next, name)) || !is_replaced(p, map, i))
+			continue;
+		return err__new(ERR_REFUSED, 0, l->path, "restart the process to run the new builds of both",
+				"%s, which it needs, is outdated too, and is no LLU-capable library in this process",
+				name);
+	}
+	return NULL;
+}

@@ -1,0 +1,252 @@
+/* What the pages of a library are to hold after an update: own GOT, table, read-only data, unwind table, header. See
+ * surgery_parts.h. */
+#include <string.h>
+
+#include "remap/surgery_parts.h"
+
+/* ---- what slots, GOT and words will hold ---- */
+
+/* The load-independent part of thread-pointer offsets: from a slot of vapi's GOT that the loader filled. */
+static struct err *tls_offset(const struct surgery *s, uint64_t *out)
+{
+	const struct elf_file *v = s->plan->vapi;
+	for (size_t i = 0; i < v->relocs.n; i++) {
+		const struct elf_reloc *r = &v->relocs.items[i];
+		if (r->type != R_X86_64_TPOFF64 || (r->symbol && v->symbols[r->symbol].s.st_shndx == SHN_UNDEF))
+			continue;
+		uint64_t value;
+		TRY(process__read(s->p, surgery__at(s, r->where), &value, sizeof(value)));
+		*out = value - (uint64_t)r->addend - (r->symbol ? v->symbols[r->symbol].s.st_value : 0);
+		return NULL;
+	}
+	return surgery__refuse(s, "a new thread-local variable is used, and its place cannot be told");
+}
+
+struct err *surgery__fill_got(struct surgery *s)
+{
+	free(s->got);
+	s->got = xcalloc(s->plan->new_got.n, sizeof(uint64_t));
+	for (size_t i = 0; i < s->plan->new_got.n; i++) {
+		const struct new_got *g = &s->plan->new_got.items[i];
+		switch (g->kind) {
+		case NEW_GOT_SYMBOL:
+			s->got[i] = s->imports[i].v;
+			break;
+		case NEW_GOT_VALUE:
+			s->got[i] = g->relative ? surgery__at(s, g->value + (g->in_image ? s->base : 0)).v : g->value;
+			break;
+		case NEW_GOT_TPOFF:
+			TRY(tls_offset(s, &s->got[i]));
+			s->got[i] += g->value;
+			break;
+		}
+	}
+	return NULL;
+}
+
+/* An IFUNC's slot holds what its resolver chose among live's functions; its successor takes over. */
+static struct err *ifunc_successor(const struct surgery *s, uint32_t slot, uint64_t now, uint64_t *out)
+{
+	uint64_t in_live = now - s->l->bias.v - s->l->map.base;
+	vaddr_t next = elf_file__is_code(s->plan->live, in_live) ? plan__successor(s->plan, in_live) : 0;
+	*out = now;
+	if (!elf_file__is_code(s->plan->live, in_live))
+		return NULL; /* chosen from another library */
+	if (!next)
+		return err__new(ERR_REFUSED, 0, s->l->path, NULL,
+				"the function that IFUNC slot %u chose has no counterpart in the new build", slot);
+	*out = surgery__at(s, s->base + next).v;
+	return NULL;
+}
+
+static struct err *fill_table(struct surgery *s)
+{
+	const struct vapi_note *v = &s->l->vapi->vapi;
+	s->table = xcalloc(1, v->table_len);
+	TRY(process__read(s->p, surgery__at(s, v->table), s->table, v->table_len));
+	for (uint32_t i = 0; i < v->n_slots; i++) {
+		vaddr_t f = s->plan->slots[i];
+		if (i < v->n_used && (s->l->vapi->slots[i].flags & VAPI_SLOT_IFUNC))
+			TRY(ifunc_successor(s, i, s->table[i], &s->table[i]));
+		else if (f && f != SLOT_HELD)
+			s->table[i] = surgery__at(s, s->base + f).v;
+	}
+	return NULL;
+}
+
+/* ---- shadow pages ---- */
+
+/* The shadow that covers [to, to + len), with the contents that the process has there now. */
+static struct err *add_shadow(struct surgery *s, vaddr_t to, uint64_t len, bool writable, struct shadow **out)
+{
+	struct shadow x = {.to = to, .len = len, .writable = writable};
+	x.before = xmalloc(len);
+	struct err *e = process__read(s->p, surgery__at(s, to), x.before, len);
+	if (e) {
+		free(x.before);
+		return e;
+	}
+	x.content = xmemdup(x.before, len);
+	vec__push(&s->shadows, x);
+	*out = &s->shadows.items[s->shadows.n - 1];
+	return NULL;
+}
+
+/* Reads the rows of the table that the process has now: of all images that are mapped. */
+static struct err *read_rows(const struct surgery *s, unwind_rows *out)
+{
+	const struct vapi_note *v = &s->l->vapi->vapi;
+	FREE_CLEANUP uint8_t *p = xmalloc(v->eh_frame_hdr_cap);
+	TRY(process__read(s->p, surgery__at(s, v->eh_frame_hdr), p, v->eh_frame_hdr_cap));
+	if (!unwind_table__read(p, v->eh_frame_hdr_cap, v->eh_frame_hdr, out))
+		return surgery__refuse(s, "the unwind table of the VAPI is damaged");
+	return NULL;
+}
+
+static bool has_row(const unwind_rows *rows, size_t n, vaddr_t start)
+{
+	size_t lo = 0, hi = n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (rows->items[mid].start < start)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < n && rows->items[lo].start == start;
+}
+
+/* Rows of images that are gone (undone, or left over) are dropped, those of next are added. */
+static struct err *shadow_unwind_table(struct surgery *s)
+{
+	const struct vapi_note *v = &s->l->vapi->vapi;
+	unwind_rows old = {0}, rows = {0};
+	if (!v->eh_frame_hdr || s->mapped)
+		return NULL;
+	struct err *err = read_rows(s, &old);
+	for (size_t i = 0; !err && i < old.n; i++) {
+		bool keep = old.items[i].start < v->window;
+		for (size_t k = 0; k < VAPI_IMAGES_MAX && !keep; k++) {
+			const struct vapi_image *m = &s->l->header.image[k];
+			keep = m->state == VAPI_IMAGE_MAPPED && old.items[i].start - m->base < m->len;
+		}
+		if (keep)
+			vec__push(&rows, old.items[i]);
+	}
+	size_t kept = rows.n;
+	for (size_t i = 0; !err && i < s->plan->unwind.n; i++) {
+		struct unwind_row r = {s->base + s->plan->unwind.items[i].start,
+				       s->base + s->plan->unwind.items[i].fde};
+		if (!has_row(&rows, kept, r.start))
+			vec__push(&rows, r);
+	}
+	size_t size = unwind_table__size(rows.n);
+	if (!err && size > v->eh_frame_hdr_cap)
+		err = surgery__refuse(s, "no room is left in the VAPI's unwind table");
+	struct shadow *x = NULL;
+	if (!err)
+		err = add_shadow(s, v->eh_frame_hdr, align_up(size, LLU_PAGE), false, &x);
+	if (!err)
+		unwind_table__write(x->content, v->eh_frame_hdr, elf_file__section(s->l->vapi, ".eh_frame")->h.sh_addr,
+				    &rows);
+	vec__free(&old);
+	vec__free(&rows);
+	return err;
+}
+
+/* Pages of vapi that are read-only after relocation, and nothing else. */
+static struct vrange relro_pages(const struct elf_file *v)
+{
+	for (size_t i = 0; i < v->n_phdrs; i++)
+		if (v->phdrs[i].p_type == PT_GNU_RELRO)
+			return (struct vrange){align_down(v->phdrs[i].p_vaddr, LLU_PAGE),
+					       align_down(v->phdrs[i].p_vaddr + v->phdrs[i].p_memsz, LLU_PAGE)};
+	return (struct vrange){0, 0};
+}
+
+static struct err *shadow_words(struct surgery *s)
+{
+	struct vrange pages = relro_pages(s->l->vapi);
+	if (s->plan->words.n == 0)
+		return NULL;
+	size_t len = pages.end - pages.start;
+	FREE_CLEANUP uint8_t *now = xmalloc(len), *want = xmalloc(len);
+	if (len)
+		TRY(process__read(s->p, surgery__at(s, pages.start), now, len));
+	if (len)
+		memcpy(want, now, len);
+	for (size_t i = 0; i < s->plan->words.n; i++) {
+		const struct relro_word *w = &s->plan->words.items[i];
+		uint64_t value = surgery__at(s, w->value + (w->in_image ? s->base : 0)).v, have;
+		if (w->where >= pages.start && w->where + 8 <= pages.end) {
+			memcpy(want + (w->where - pages.start), &value, 8);
+			continue;
+		}
+		TRY(process__read(s->p, surgery__at(s, w->where), &have, 8));
+		if (have != value)
+			return surgery__refuse(s, "read-only data changes that is not on read-only pages of its own");
+	}
+	for (size_t i = 0; i < len; i += LLU_PAGE) {
+		if (memcmp(now + i, want + i, LLU_PAGE) == 0)
+			continue;
+		size_t end = i + LLU_PAGE;
+		while (end < len && memcmp(now + end, want + end, LLU_PAGE) != 0)
+			end += LLU_PAGE;
+		struct shadow *x;
+		TRY(add_shadow(s, pages.start + i, end - i, false, &x));
+		memcpy(x->content, want + i, end - i);
+		i = end - LLU_PAGE;
+	}
+	return NULL;
+}
+
+static struct err *shadow_table(struct surgery *s)
+{
+	const struct vapi_note *v = &s->l->vapi->vapi;
+	struct shadow *x;
+	TRY(add_shadow(s, v->table, v->table_len, false, &x));
+	memcpy(x->content, s->table, v->table_len);
+	return NULL;
+}
+
+/* The header as it will be; the shadow's contents are settled when the image is in place. */
+static struct err *shadow_header(struct surgery *s)
+{
+	struct shadow *x;
+	struct vapi_header *h = &s->header;
+	*h = s->l->header;
+	h->magic = VAPI_HEADER_MAGIC;
+	h->live = s->entry == UINT32_MAX ? 0 : s->entry + 1;
+	h->generation++;
+	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++)
+		if (h->image[i].state == VAPI_IMAGE_PREPARING)
+			h->image[i] = (struct vapi_image){0};
+	if (!s->mapped) {
+		struct vapi_image *i = &h->image[s->entry];
+		*i = (struct vapi_image){.state = VAPI_IMAGE_MAPPED,
+					 .build_id_len = s->plan->next->build_id_len,
+					 .base = s->base,
+					 .len = s->plan->image_len};
+		memcpy(i->build_id, s->plan->next->build_id, sizeof(i->build_id));
+	}
+	TRY(add_shadow(s, s->l->vapi->vapi.header, LLU_PAGE, true, &x));
+	memcpy(x->content, h, sizeof(*h));
+	return NULL;
+}
+
+uint64_t surgery__pages_bound(const struct surgery *s)
+{
+	const struct vapi_note *v = &s->l->vapi->vapi;
+	struct vrange relro = relro_pages(s->l->vapi);
+	return v->eh_frame_hdr_cap + (relro.end - relro.start) + v->table_len + LLU_PAGE;
+}
+
+struct err *surgery__fill_pages(struct surgery *s)
+{
+	TRY(surgery__fill_got(s));
+	TRY(fill_table(s));
+	TRY(shadow_unwind_table(s));
+	TRY(shadow_words(s));
+	TRY(shadow_table(s));
+	return shadow_header(s);
+}

@@ -1,0 +1,70 @@
+/* Shared by the files of the surgery (surgery.c, surgery_room.c, surgery_pages.c, exchange.c); not for others.
+ *
+ * Where things lie in the window while an update is under way (VAPI space):
+ *
+ *     base                         image: next's code and constants, mapped from the store
+ *     base + plan->got_at          its own GOT, if it has one: private, read-only once filled
+ *     shadow_at                    shadow pages, one after the other; gone after the commit
+ *     shadow_at + shadow_len       end of what this update takes
+ */
+#ifndef LLU_REMAP_SURGERY_PARTS_H
+#define LLU_REMAP_SURGERY_PARTS_H
+
+#include <sys/mman.h>
+
+#include "remap/store.h"
+#include "remap/surgery.h"
+
+/* How address space is reserved: what the window is made of. */
+enum { RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE };
+
+/* Pages with new contents, to be moved to `to`. */
+struct shadow {
+	vaddr_t to, at; /* VAPI space */
+	uint64_t len;
+	bool writable;
+	uint8_t *content, *before; /* len bytes each */
+};
+
+struct surgery {
+	const struct process *p;
+	const struct loaded *l;
+	const struct plan *plan;
+	const taddr_t *imports; /* one for each of plan->new_got; see imports.h */
+	vaddr_t base;
+	bool mapped;    /* the image is there already: an older one that is still mapped, or vapi's own */
+	bool begun;     /* something may have been written or mapped */
+	uint32_t entry; /* of the header: images[entry]; or UINT32_MAX for vapi's own code */
+	uint8_t *bytes; /* the image file */
+	size_t bytes_len;
+	struct stored stored;
+	bool shared;
+	uint64_t *got;
+	uint64_t *table; /* what each slot will hold */
+	vaddr_t shadow_at;
+	uint64_t shadow_len;
+	VEC(struct shadow) shadows;   /* in the order of commit: ..., table, header */
+	struct vapi_header header;    /* what it will be */
+	VEC(struct vrange) leftovers; /* of an earlier update that did not come to its end */
+};
+
+static inline taddr_t surgery__at(const struct surgery *s, vaddr_t a)
+{
+	return loaded__at(s->l, a);
+}
+
+/* ERR_REFUSED about the library of `s`. */
+struct err *surgery__refuse(const struct surgery *s, const char *why) __attribute__((returns_nonnull));
+
+/* surgery_room.c: chooses where the image and the shadow pages go (base, mapped, entry, shadow_at), and fills the
+ * shadows. ERR_REFUSED when there is no room. */
+MUST_CHECK struct err *surgery__lay_out(struct surgery *s, const struct mappings *maps);
+
+/* surgery_pages.c: the image's own GOT as it is to be at `base`. */
+MUST_CHECK struct err *surgery__fill_got(struct surgery *s);
+/* What each slot will hold, and the shadow pages with their contents; `base` and `entry` are settled. */
+MUST_CHECK struct err *surgery__fill_pages(struct surgery *s);
+/* An upper bound of what the shadow pages take, in bytes. */
+uint64_t surgery__pages_bound(const struct surgery *s);
+
+#endif
