@@ -63,7 +63,7 @@ static const char *state_of(enum outcome o)
 	return names[o];
 }
 
-static struct json_object *library(const struct result *r)
+static struct json_object *library(const struct target *target, const struct result *r)
 {
 	struct json_object *o = json_object_new_object();
 	add_text(o, "path", r->library->path);
@@ -72,6 +72,8 @@ static struct json_object *library(const struct result *r)
 	add_build_id(o, "old_build_id", r->library->live);
 	add_build_id(o, "new_build_id", r->library->next);
 	json_object_object_add(o, "reason", r->reason ? reason(r->code, r->reason, r->hint) : NULL);
+	if (r->group)
+		add_number(o, "group", (uint64_t)(r->group - target->groups.items) + 1);
 	add_number(o, "tries", r->tries);
 	add_number(o, "total_ns", r->total_ns);
 	if (r->outcome == OUTCOME_SUCCESS) {
@@ -108,7 +110,7 @@ static struct json_object *process(const struct report_target *t)
 	    o, "reason",
 	    t->error ? reason(err_kind__name(err__kind(t->error)), err__text(t->error), err__hint(t->error)) : NULL);
 	for (size_t i = 0; t->target && i < t->target->libraries.n; i++)
-		json_object_array_add(libraries, library(&t->target->results[i]));
+		json_object_array_add(libraries, library(t->target, &t->target->results[i]));
 	json_object_object_add(o, "libraries", libraries);
 	return o;
 }

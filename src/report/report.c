@@ -116,6 +116,16 @@ static void why_not(const struct report *r, const struct report_target *t, const
 		report__say(r, "  %s\n", x->hint);
 }
 
+/* The libraries that are updated with this one, if any. */
+static void say_group(const struct report *r, const struct report_target *t, const struct result *x)
+{
+	for (size_t i = 0; x->group && i < x->group->n; i++) {
+		const struct result *other = &t->target->results[x->group->members[i]];
+		if (other != x)
+			report__say(r, "  as one with %s\n", other->library->path);
+	}
+}
+
 void report__preview(const struct report *r, const struct report_target *t)
 {
 	if (!t->target) { /* the error names the process */
@@ -131,6 +141,7 @@ void report__preview(const struct report *r, const struct report_target *t)
 		report__say(r, "An LLU-capable library is newer for process %s pid %d.\n", name_of(t), t->pid);
 		report__say(r, "Library needs to be updated %s(_impl)\n", x->library->path);
 		report__say(r, "Validating new module %s\n", new_module(x));
+		say_group(r, t, x);
 		if (x->outcome == OUTCOME_NOT_UPDATED)
 			why_not(r, t, x);
 		else
@@ -191,6 +202,7 @@ static void details_of(const struct report *r, const struct report_target *t, co
 	report__say(r, "  frozen %.3f ms: %zu of %zu threads stopped, %zu left asleep; %.0f ms in all, %u %s\n",
 		    (double)x->frozen_ns / 1e6, x->threads.stopped, x->threads.threads, x->threads.asleep,
 		    (double)x->total_ns / 1e6, x->tries, x->tries == 1 ? "try" : "tries");
+	say_group(r, t, x);
 	report__say(r, "  the old code stays mapped\n");
 	for (size_t i = 0; i < x->plan->remarks.n; i++)
 		report__say(r, "  %s\n", x->plan->remarks.items[i]);

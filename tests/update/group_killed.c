@@ -1,0 +1,188 @@
+/* Law 1 for several libraries at once: SIGKILL of llvupdate at any instant, and calls that fail in the middle of the
+ * exchange, leave both libraries old or both new, and the next update works. */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pair.h"
+
+TestSuite(group_killed, .fini = support__teardown, .timeout = 300);
+
+/* ---- killed ---- */
+
+static bool touches_the_target(pid_t tool)
+{
+	struct user_regs_struct r;
+	if (ptrace(PTRACE_GETREGS, tool, 0, &r) != 0)
+		return false;
+	switch (r.orig_rax) {
+	case SYS_ptrace:
+	case SYS_wait4:
+	case SYS_pwrite64:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static pid_t start_tool(const struct pair *p)
+{
+	const char *pid = path_of("%d", target__pid(p->target)), *log = path_of("%s/log", p->upper.dir);
+	pid_t tool = fork();
+	int status;
+
+	if (tool == 0) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		freopen("/dev/null", "w", stdout);
+		execl(COMMAND_DIR "/llvupdate", "llvupdate", "-p", pid, "-l", log, (char *)NULL);
+		_exit(127);
+	}
+	cr_assert_eq(waitpid(tool, &status, 0), tool);
+	cr_assert(WIFSTOPPED(status), "llvupdate does not start");
+	ptrace(PTRACE_SETOPTIONS, tool, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+	return tool;
+}
+
+/* Starts llvupdate and kills it at the `k`-th entry or exit of a call that touches the target. False: it came to its
+ * end before, successfully. */
+static bool kill_at(const struct pair *p, unsigned k)
+{
+	int status = 0;
+	long signal = 0;
+	pid_t tool = start_tool(p);
+
+	for (unsigned n = 0; n < k;) {
+		ptrace(PTRACE_SYSCALL, tool, 0, signal);
+		cr_assert_eq(waitpid(tool, &status, 0), tool);
+		if (WIFEXITED(status)) {
+			cr_assert_eq(WEXITSTATUS(status), 0, "llvupdate ends with %d", WEXITSTATUS(status));
+			return false;
+		}
+		cr_assert(WIFSTOPPED(status), "llvupdate is killed");
+		int sig = WSTOPSIG(status);
+		signal = sig == (SIGTRAP | 0x80) || sig == SIGTRAP ? 0 : sig;
+		if (sig == (SIGTRAP | 0x80) && touches_the_target(tool))
+			n++;
+	}
+	kill(tool, SIGKILL);
+	while (waitpid(tool, &status, 0) == tool && WIFSTOPPED(status))
+		;
+	return true;
+}
+
+static size_t count_threads(pid_t pid)
+{
+	DIR *d = opendir(path_of("/proc/%d/task", pid));
+	size_t n = 0;
+
+	for (struct dirent *e; d && (e = readdir(d));)
+		n += e->d_name[0] != '.';
+	if (d)
+		closedir(d);
+	return n;
+}
+
+/* The hand that a killed tool leaves goes away by itself. */
+static void wait_for_the_hand(const struct pair *p)
+{
+	int64_t deadline = support__now_ms() + 10000;
+
+	while (count_threads(target__pid(p->target)) > 1) {
+		cr_assert_lt(support__now_ms(), deadline, "the hand stays");
+		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+	}
+}
+
+Test(group_killed, at_every_step)
+{
+	struct pair p = pair__begin();
+	int live = 1;
+	unsigned k = 1;
+
+	for (;; k++) {
+		int next = live == 1 ? 2 : 1;
+		pair__install(&p, path_of("v%d", next), path_of("v%d", next));
+		bool killed = kill_at(&p, k);
+		wait_for_the_hand(&p);
+		int now = target__round(p.target);
+		cr_assert(now == live || now == next, "killed at step %u: %d on the way from %d to %d", k, now, live,
+			  next);
+		struct result r = pair__llvupdate(&p, NULL);
+		cr_assert_eq(r.exit_code, now == next ? 1 : 0, "killed at step %u: exit code %d\n%s%s", k, r.exit_code,
+			     r.out, r.err);
+		result__free(&r);
+		target__rounds(p.target, 1, next);
+		live = next;
+		if (!killed)
+			break;
+	}
+	cr_assert_gt(k, 100, "only %u steps", k);
+	pair__finish(&p);
+}
+
+/* ---- calls that fail ---- */
+
+/* Has the driver seal the pages of a library's VAPI part, so that nothing can be moved there. */
+static void seal(struct pair *p, const char *library, const char *part)
+{
+	struct result r = command__run(
+	    (const char *const[]){COMMAND_DIR "/procmap", path_of("%d", target__pid(p->target)), NULL}, 60);
+	const char *end = path_of("  %s(%s)\n", library, part), *line = strstr(r.out, end);
+	unsigned long from, to;
+
+	cr_assert_not_null(line, "no '%s' in:\n%s", end, r.out);
+	while (line > r.out && line[-1] != '\n')
+		line--;
+	cr_assert_eq(sscanf(line, "%lx-%lx", &from, &to), 2, "%s", line);
+	result__free(&r);
+	target__say(p->target, path_of("seal 0x%lx 0x%lx", from, to - from));
+	if (strcmp(target__hear(p->target), "sealed") != 0)
+		cr_skip_test("this kernel has no mseal(2)");
+}
+
+/* The exchange stops there: afterwards both are of `version`, and can go on from there unless what they would need
+ * is still sealed. */
+static void stop_at(const char *library, const char *part, int version)
+{
+	struct pair p = pair__begin();
+
+	seal(&p, library, part);
+	pair__install(&p, "v2", "v2");
+	struct result r = pair__llvupdate(&p, (const char *const[]){"-n", "1", NULL});
+	cr_assert_eq(r.exit_code, 4, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_assert(text__has(r.out, "could not exchange its pages"), "%s", r.out);
+	result__free(&r);
+	target__rounds(p.target, 2, version);
+	cr_assert_eq(scene__preview_lists(&p.upper), version == 1);
+	cr_assert_eq(scene__preview_lists(&p.lower), version == 1);
+	pair__finish(&p);
+}
+
+Test(group_killed, the_first_table_cannot_be_moved)
+{
+	stop_at("liblower.so.1", "VAPI table", 1);
+}
+
+Test(group_killed, the_first_header_cannot_be_moved)
+{
+	stop_at("liblower.so.1", "VAPI header", 2);
+}
+
+Test(group_killed, the_second_table_cannot_be_moved)
+{
+	stop_at("libupper.so.1", "VAPI table", 2);
+}
+
+Test(group_killed, the_second_header_cannot_be_moved)
+{
+	stop_at("libupper.so.1", "VAPI header", 2);
+}
