@@ -1,6 +1,6 @@
-/* Real updates from the package archive, in real programs: liblzma in Debian's python3, libpng in a C
- * program, with objects open in mid-stream. tools/fetch-pair gets the builds; where the archive offers
- * only one (or cannot be reached and nothing is cached), the tests are skipped, and say so. */
+/* Real updates from the package archive, in real programs: liblzma and the three libraries of brotli in Debian's
+ * python3, libpng in a C program, with objects open in mid-stream. tools/fetch-pair gets the builds; where the archive
+ * offers only one (or cannot be reached and nothing is cached), the tests are skipped, and say so. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,4 +99,34 @@ Test(real_pairs, libpng_at_work)
 	struct pair p = fetch("libpng16-16", "libpng16.so.16");
 
 	at_work("libpng16.so.16", &p, (const char *const[]){FIXTURE_DIR "/png_driver", NULL});
+}
+
+/* Three libraries of one package: two need the third. They are updated as one, while rounds are waiting to be done.
+ * (The gate does not let them back.) */
+Test(real_pairs, brotli_in_python)
+{
+	enum { LIBRARIES = 3, WAITING = 30 };
+	static const char *const names[LIBRARIES] = {"libbrotlicommon.so.1", "libbrotlidec.so.1", "libbrotlienc.so.1"};
+	struct scene s[LIBRARIES];
+	struct pair p[LIBRARIES];
+
+	for (unsigned i = 0; i < LIBRARIES; i++) {
+		p[i] = fetch("libbrotli1", names[i]);
+		s[i] = (struct scene){
+		    .dir = i ? s[0].dir : temp_dir(), .library = names[i], .how = BY_RENAME, .generation = i * 1000};
+		scene__install_file(&s[i], p[i].old);
+	}
+	scene__start(&s[0], (const char *const[]){"/usr/bin/python3", SOURCE_DIR "/fixtures/brotli_worker.py", NULL});
+	some_rounds(s[0].target, 7);
+	for (int i = 0; i < LIBRARIES; i++)
+		scene__install_file(&s[i], p[i].new);
+	for (int i = 0; i < WAITING; i++)
+		target__say(s[0].target, "round");
+	scene__update(&s[0]); /* SUCCESS is that of the process: all three */
+	for (int i = 0; i < WAITING; i++) {
+		const char *heard = target__hear(s[0].target);
+		cr_assert(!strncmp(heard, "ok ", 3), "%s", heard);
+	}
+	some_rounds(s[0].target, 12);
+	free(target__finish(s[0].target));
 }
