@@ -196,13 +196,15 @@ static void judge_group(const struct target *t, const struct group *g, struct li
 	refuse_member(t, g, at_fault, "import", e);
 }
 
-static void judge_groups(struct target *t)
+/* ERR_GONE when the process ended meanwhile. */
+static struct err *judge_groups(struct target *t)
 {
 	LINKMAP_CLEANUP struct linkmap *map = NULL;
 	ERR_CLEANUP struct err *no_map = target__outdated(t) ? linkmap__read(t->process, &map) : NULL;
 	group_list__make(&t->libraries, map, &t->groups);
 	for (size_t i = 0; i < t->groups.n; i++)
 		judge_group(t, &t->groups.items[i], map, no_map);
+	return process__alive(t->process);
 }
 
 struct err *target__open(pid_t pid, const struct plan_options *opt, struct target **out)
@@ -224,7 +226,11 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 		t->results[i].library = &t->libraries.items[i];
 		plan_library(&t->results[i], opt);
 	}
-	judge_groups(t);
+	e = judge_groups(t);
+	if (e) {
+		target__close(t);
+		return e;
+	}
 	*out = t;
 	return NULL;
 }

@@ -24,6 +24,19 @@ Test(group, there_and_back)
 	pair__finish(&p);
 }
 
+/* Busy threads ask for the versions of both: they never see one library updated without the other. */
+Test(group, busy_threads_see_both_or_none)
+{
+	struct pair p = pair__begin_busy(false);
+
+	for (int i = 0; i < 12; i++) {
+		const char *variant = path_of("v%d", 2 - i % 2);
+		pair__install(&p, variant, variant);
+		pair__update(&p, 2 - i % 2);
+	}
+	pair__finish(&p);
+}
+
 /* The address of a new export, which the program keeps, is that of its successor too; and who keeps it over a way
  * back calls the build that had it. */
 Test(group, address_of_a_new_export)

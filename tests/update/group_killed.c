@@ -129,6 +129,31 @@ Test(group_killed, at_every_step)
 	pair__finish(&p);
 }
 
+/* Busy threads, and instants as they come. */
+Test(group_killed, at_any_instant)
+{
+	struct pair p = pair__begin_busy(true);
+	int live = 1;
+
+	for (int i = 0; i < 40; i++) {
+		int next = live == 1 ? 2 : 1;
+		pair__install(&p, path_of("v%d", next), path_of("v%d", next));
+		pid_t tool = command__start((const char *const[]){COMMAND_DIR "/llvupdate", "-p",
+								  path_of("%d", target__pid(p.target)), "-l",
+								  path_of("%s/log", p.upper.dir), NULL});
+		nanosleep(&(struct timespec){.tv_nsec = i * 700000L}, NULL);
+		kill(tool, SIGKILL);
+		command__wait(tool, 60);
+		struct result r = pair__llvupdate(&p, NULL);
+		cr_assert(r.exit_code == 0 || r.exit_code == 1, "killed after %d us: exit code %d\n%s%s", i * 700,
+			  r.exit_code, r.out, r.err);
+		result__free(&r);
+		target__rounds(p.target, 1, next);
+		live = next;
+	}
+	pair__finish(&p);
+}
+
 /* ---- calls that fail ---- */
 
 /* Has the driver seal the pages of a library's VAPI part, so that nothing can be moved there. */

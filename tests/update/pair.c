@@ -30,6 +30,14 @@ struct pair pair__begin(void)
 	return p;
 }
 
+struct pair pair__begin_busy(bool apart)
+{
+	struct pair p = prepare();
+
+	start(&p, (const char *const[]){FIXTURE_DIR "/pair_driver", "2", apart ? "apart" : NULL, NULL});
+	return p;
+}
+
 struct pair pair__begin_with(struct scene *third, const char *library)
 {
 	struct pair p = prepare();
