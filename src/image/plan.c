@@ -123,8 +123,8 @@ static void check_exports(struct planner *x, const struct symbol_index *old, con
 	if (x->p->counts.new_exports)
 		planner__remark(
 		    x,
-		    "%zu new exports (delta VAPI) can be used by the library itself, but are not found by dlsym or by "
-		    "libraries loaded later until the process is restarted",
+		    "%zu new exports (delta VAPI) can be used by the library itself and by those updated with it, but "
+		    "are not found by dlsym or by libraries loaded later until the process is restarted",
 		    x->p->counts.new_exports);
 }
 

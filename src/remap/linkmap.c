@@ -135,7 +135,7 @@ char *linkmap__name(const struct process *p, taddr_t bias)
 	object_list o = {0};
 	char *name = NULL;
 	ERR_CLEANUP struct err *e = read_objects(p, &o);
-	for (size_t i = 0; i < o.n && !name; i++)
+	for (size_t i = 0; !e && i < o.n && !name; i++)
 		if (o.items[i].bias.v == bias.v && o.items[i].name[0])
 			name = xstrdup(o.items[i].name);
 	free_objects(&o);

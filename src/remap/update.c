@@ -511,7 +511,7 @@ static struct err *attempt(struct target *t, const struct group *g, const struct
 static struct err *exchange(struct target *t, const struct group *g, const struct update_options *opt, bool *committed)
 {
 	struct exchange *x;
-	FREE_CLEANUP struct surgery **members = xcalloc(g->n, sizeof(*members));
+	FREE_CLEANUP struct surgery **members = xcalloc(g->n, sizeof(void *));
 	for (size_t i = 0; i < g->n; i++)
 		members[i] = member(t, g, i)->surgery;
 	TRY(exchange__new(members, g->n, &x));
