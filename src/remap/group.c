@@ -119,21 +119,29 @@ static bool is_glibc(const char *soname)
 	return false;
 }
 
-/* Is another build at the object's path now than the one that is mapped? What cannot be read counts as one. */
-static bool is_replaced(const struct process *p, struct linkmap *map, size_t i)
+/* Lies another file at the object's path now than the one that is mapped? Then *now is its path, to be freed. */
+static bool is_replaced(const struct process *p, const struct linkmap_object *o, char **now)
 {
-	const struct linkmap_object o = linkmap__object(map, i);
-	const char *path = o.name[0] == '/' ? o.name : o.mapping->path;
-	FREE_CLEANUP char *now = xasprintf("/proc/%d/root%s", process__pid(p), path);
+	const char *path = o->name[0] == '/' ? o->name : o->mapping->path;
+	FREE_CLEANUP char *there = xasprintf("/proc/%d/root%s", process__pid(p), path);
 	struct stat st;
-	if (stat(now, &st) < 0)
-		return false; /* none */
-	if (st.st_ino == o.mapping->inode && major(st.st_dev) == o.mapping->dev_major &&
-	    minor(st.st_dev) == o.mapping->dev_minor)
+	if (stat(there, &st) < 0 || (st.st_ino == o->mapping->inode && major(st.st_dev) == o->mapping->dev_major &&
+				     minor(st.st_dev) == o->mapping->dev_minor))
 		return false;
-	const struct elf_file *loaded;
+	*now = xstrdup(there);
+	return true;
+}
+
+/* Is `l` made for an object of which another build is at its path now? What cannot be read counts as another build,
+ * and as being what its file name says. */
+static bool needs_replaced(struct linkmap *map, size_t i, const char *now, const struct loaded *l)
+{
+	const struct elf_file *loaded = NULL;
 	ELF_CLEANUP struct elf_file *there = NULL;
 	ERR_CLEANUP struct err *e = linkmap__file(map, i, &loaded);
+	const char *soname = loaded && *loaded->soname ? loaded->soname : base_name(linkmap__object(map, i).name);
+	if (is_glibc(soname) || (!names(l->vapi, soname) && !names(l->next, soname)))
+		return false;
 	if (!e)
 		e = elf_file__read(now, &there);
 	return e || !loaded ||
@@ -153,14 +161,13 @@ struct err *group__check_plain(const struct process *p, struct linkmap *map, con
 {
 	for (size_t i = 0; i < linkmap__count(map); i++) {
 		const struct linkmap_object o = linkmap__object(map, i);
-		/* the loader found it under the name by which it is needed */
-		const char *name = base_name(o.name);
-		if (!o.mapping || !o.mapping->inode || is_listed(libraries, o.bias) || is_glibc(name) ||
-		    (!names(l->vapi, name) && !names(l->next, name)) || !is_replaced(p, map, i))
+		FREE_CLEANUP char *now = NULL;
+		if (!o.mapping || !o.mapping->inode || is_listed(libraries, o.bias) || !is_replaced(p, &o, &now) ||
+		    !needs_replaced(map, i, now, l))
 			continue;
 		return err__new(ERR_REFUSED, 0, l->path, "restart the process to run the new builds of both",
 				"%s, which it needs, is outdated too, and is no LLU-capable library in this process",
-				name);
+				base_name(o.name));
 	}
 	return NULL;
 }

@@ -58,7 +58,7 @@ Test(group, address_of_a_new_export)
 	pair__finish(&p);
 }
 
-/* The value of `key` in the first object, at any depth, that has it; NULL when none has. */
+/* The entry of the library whose path has `name` in it, of the first process. */
 static struct json_object *library_of(struct json_object *document, const char *name)
 {
 	struct json_object *processes = NULL, *libraries = NULL, *path = NULL;
@@ -75,6 +75,7 @@ static struct json_object *library_of(struct json_object *document, const char *
 	return NULL;
 }
 
+/* The value of a key, as text. */
 static const char *member_of(struct json_object *o, const char *key)
 {
 	struct json_object *value = NULL;
@@ -100,7 +101,7 @@ Test(group, reported_one_by_one)
 	for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++)
 		cr_assert_str_eq(member_of(upper, same[i]), member_of(lower, same[i]), "%s", r.out);
 	cr_assert_str_eq(member_of(upper, "state"), "success");
-	cr_assert_gt(atoll(member_of(upper, "frozen_ns")), 0, "%s", r.out);
+	cr_assert_gt(strtoll(member_of(upper, "frozen_ns"), NULL, 10), 0, "%s", r.out);
 	json_object_put(o);
 	result__free(&r);
 	target__rounds(p.target, 2, 2);

@@ -34,9 +34,9 @@ static bool touches_the_target(pid_t tool)
 	}
 }
 
-static pid_t start_tool(const struct pair *p)
+static pid_t start_tool(struct target *t, const char *dir)
 {
-	const char *pid = path_of("%d", target__pid(p->target)), *log = path_of("%s/log", p->upper.dir);
+	const char *pid = path_of("%d", target__pid(t)), *log = path_of("%s/log", dir);
 	pid_t tool = fork();
 	int status;
 
@@ -53,18 +53,18 @@ static pid_t start_tool(const struct pair *p)
 }
 
 /* Starts llvupdate and kills it at the `k`-th entry or exit of a call that touches the target. False: it came to its
- * end before, successfully. */
-static bool kill_at(const struct pair *p, unsigned k)
+ * end before, with *exit_code. */
+static bool kill_at(struct target *t, const char *dir, unsigned k, int *exit_code)
 {
 	int status = 0;
 	long signal = 0;
-	pid_t tool = start_tool(p);
+	pid_t tool = start_tool(t, dir);
 
 	for (unsigned n = 0; n < k;) {
 		ptrace(PTRACE_SYSCALL, tool, 0, signal);
 		cr_assert_eq(waitpid(tool, &status, 0), tool);
 		if (WIFEXITED(status)) {
-			cr_assert_eq(WEXITSTATUS(status), 0, "llvupdate ends with %d", WEXITSTATUS(status));
+			*exit_code = WEXITSTATUS(status);
 			return false;
 		}
 		cr_assert(WIFSTOPPED(status), "llvupdate is killed");
@@ -92,11 +92,11 @@ static size_t count_threads(pid_t pid)
 }
 
 /* The hand that a killed tool leaves goes away by itself. */
-static void wait_for_the_hand(const struct pair *p)
+static void wait_for_the_hand(struct target *t)
 {
 	int64_t deadline = support__now_ms() + 10000;
 
-	while (count_threads(target__pid(p->target)) > 1) {
+	while (count_threads(target__pid(t)) > 1) {
 		cr_assert_lt(support__now_ms(), deadline, "the hand stays");
 		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 	}
@@ -105,14 +105,15 @@ static void wait_for_the_hand(const struct pair *p)
 Test(group_killed, at_every_step)
 {
 	struct pair p = pair__begin();
-	int live = 1;
+	int live = 1, exit_code = 0;
 	unsigned k = 1;
 
 	for (;; k++) {
 		int next = live == 1 ? 2 : 1;
 		pair__install(&p, path_of("v%d", next), path_of("v%d", next));
-		bool killed = kill_at(&p, k);
-		wait_for_the_hand(&p);
+		bool killed = kill_at(p.target, p.upper.dir, k, &exit_code);
+		cr_assert_eq(exit_code, 0, "llvupdate ends with %d", exit_code);
+		wait_for_the_hand(p.target);
 		int now = target__round(p.target);
 		cr_assert(now == live || now == next, "killed at step %u: %d on the way from %d to %d", k, now, live,
 			  next);
@@ -138,9 +139,9 @@ Test(group_killed, at_any_instant)
 	for (int i = 0; i < 40; i++) {
 		int next = live == 1 ? 2 : 1;
 		pair__install(&p, path_of("v%d", next), path_of("v%d", next));
-		pid_t tool = command__start((const char *const[]){COMMAND_DIR "/llvupdate", "-p",
-								  path_of("%d", target__pid(p.target)), "-l",
-								  path_of("%s/log", p.upper.dir), NULL});
+		const char *pid = path_of("%d", target__pid(p.target)), *log = path_of("%s/log", p.upper.dir);
+		pid_t tool =
+		    command__start((const char *const[]){COMMAND_DIR "/llvupdate", "-p", pid, "-l", log, NULL});
 		nanosleep(&(struct timespec){.tv_nsec = i * 700000L}, NULL);
 		kill(tool, SIGKILL);
 		command__wait(tool, 60);
@@ -157,20 +158,23 @@ Test(group_killed, at_any_instant)
 /* ---- calls that fail ---- */
 
 /* Has the driver seal the pages of a library's VAPI part, so that nothing can be moved there. */
-static void seal(struct pair *p, const char *library, const char *part)
+static void seal(struct target *t, const char *library, const char *part)
 {
-	struct result r = command__run(
-	    (const char *const[]){COMMAND_DIR "/procmap", path_of("%d", target__pid(p->target)), NULL}, 60);
+	struct result r =
+	    command__run((const char *const[]){COMMAND_DIR "/procmap", path_of("%d", target__pid(t)), NULL}, 60);
 	const char *end = path_of("  %s(%s)\n", library, part), *line = strstr(r.out, end);
 	unsigned long from, to;
+	char *after;
 
 	cr_assert_not_null(line, "no '%s' in:\n%s", end, r.out);
 	while (line > r.out && line[-1] != '\n')
 		line--;
-	cr_assert_eq(sscanf(line, "%lx-%lx", &from, &to), 2, "%s", line);
+	from = strtoul(line, &after, 16);
+	to = strtoul(after + 1, NULL, 16);
+	cr_assert(*after == '-' && to > from, "%s", line);
 	result__free(&r);
-	target__say(p->target, path_of("seal 0x%lx 0x%lx", from, to - from));
-	if (strcmp(target__hear(p->target), "sealed") != 0)
+	target__say(t, path_of("seal 0x%lx 0x%lx", from, to - from));
+	if (strcmp(target__hear(t), "sealed") != 0)
 		cr_skip_test("this kernel has no mseal(2)");
 }
 
@@ -180,7 +184,7 @@ static void stop_at(const char *library, const char *part, int version)
 {
 	struct pair p = pair__begin();
 
-	seal(&p, library, part);
+	seal(p.target, library, part);
 	pair__install(&p, "v2", "v2");
 	struct result r = pair__llvupdate(&p, (const char *const[]){"-n", "1", NULL});
 	cr_assert_eq(r.exit_code, 4, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
