@@ -154,8 +154,7 @@ static struct err *shadow_unwind_table(struct surgery *s)
 	return err;
 }
 
-/* Pages of vapi that are read-only after relocation, and nothing else. */
-static struct vrange relro_pages(const struct elf_file *v)
+struct vrange surgery__relro_pages(const struct elf_file *v)
 {
 	for (size_t i = 0; i < v->n_phdrs; i++)
 		if (v->phdrs[i].p_type == PT_GNU_RELRO)
@@ -166,7 +165,7 @@ static struct vrange relro_pages(const struct elf_file *v)
 
 static struct err *shadow_words(struct surgery *s)
 {
-	struct vrange pages = relro_pages(s->l->vapi);
+	struct vrange pages = surgery__relro_pages(s->l->vapi);
 	if (s->plan->words.n == 0)
 		return NULL;
 	size_t len = pages.end - pages.start;
@@ -237,7 +236,7 @@ static struct err *shadow_header(struct surgery *s)
 uint64_t surgery__pages_bound(const struct surgery *s)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
-	struct vrange relro = relro_pages(s->l->vapi);
+	struct vrange relro = surgery__relro_pages(s->l->vapi);
 	return v->eh_frame_hdr_cap + (relro.end - relro.start) + v->table_len + LLU_PAGE;
 }
 

@@ -64,6 +64,8 @@ MUST_CHECK struct err *surgery__lay_out(struct surgery *s, const struct mappings
 MUST_CHECK struct err *surgery__fill_got(struct surgery *s);
 /* What each slot will hold, and the shadow pages with their contents; `base` and `entry` are settled. */
 MUST_CHECK struct err *surgery__fill_pages(struct surgery *s);
+/* Pages of vapi that are read-only after relocation, and nothing else. */
+struct vrange surgery__relro_pages(const struct elf_file *vapi);
 /* An upper bound of what the shadow pages take, in bytes. */
 uint64_t surgery__pages_bound(const struct surgery *s);
 

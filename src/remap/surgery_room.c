@@ -129,15 +129,38 @@ static struct err *choose_place(struct surgery *s, const struct mappings *maps)
 
 /* ---- all of it ---- */
 
-static void list_leftovers(struct surgery *s)
+/* Does read-only data of the library refer to `r`? Its pages are the first of an exchange that are moved and lead to
+ * the new image. */
+static struct err *is_referred_to(const struct surgery *s, struct vrange r, bool *out)
+{
+	struct vrange pages = surgery__relro_pages(s->l->vapi);
+	size_t n = (pages.end - pages.start) / sizeof(uint64_t);
+	FREE_CLEANUP uint64_t *words = xcalloc(n, sizeof(*words));
+	*out = false;
+	if (n)
+		TRY(process__read(s->p, surgery__at(s, pages.start), words, n * sizeof(*words)));
+	for (size_t i = 0; i < n && !*out; i++)
+		*out = vrange__has(r, words[i] - s->l->bias.v);
+	return NULL;
+}
+
+/* What an update that was killed before its exchange has mapped is free. One whose exchange stopped, with nobody left
+ * to mend it, may be in use. */
+static struct err *list_leftovers(struct surgery *s)
 {
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++) {
 		const struct vapi_image *m = &s->l->header.image[i];
+		bool in_use;
 		if (m->state != VAPI_IMAGE_PREPARING)
 			continue;
 		struct vrange r = {m->base, m->base + m->len};
+		TRY(is_referred_to(s, r, &in_use));
+		if (in_use)
+			return surgery__refuse(s, "an update was interrupted while it exchanged pages, and what it "
+						  "mapped is in use");
 		vec__push(&s->leftovers, r);
 	}
+	return NULL;
 }
 
 static void place_shadows(struct surgery *s, vaddr_t start)
@@ -155,7 +178,7 @@ static void place_shadows(struct surgery *s, vaddr_t start)
 struct err *surgery__lay_out(struct surgery *s, const struct mappings *maps)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
-	list_leftovers(s);
+	TRY(list_leftovers(s));
 	TRY(choose_place(s, maps));
 	uint64_t image = s->mapped ? 0 : s->plan->image_len, shadows = surgery__pages_bound(s);
 	vaddr_t place = s->base;

@@ -222,6 +222,20 @@ Test(group, a_new_variable_is_imported)
 	pair__finish(&p);
 }
 
+/* Two that need each other are a group like any other, but a new import against the order of commit is refused. */
+Test(group, a_ring)
+{
+	struct pair p = pair__begin_on("v1-ring");
+
+	pair__install(&p, "v2", "v2-ring");
+	pair__refuse(
+	    &p,
+	    "imports lower_(new|add)@LOWER_2\\.0, a new export of \\S*liblower\\.so\\.1, and the two libraries "
+	    "need each other",
+	    1);
+	pair__finish(&p);
+}
+
 /* What is not needed by one another does not hold the other back. */
 Test(group, a_stranger_is_refused)
 {

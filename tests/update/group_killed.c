@@ -215,3 +215,40 @@ Test(group_killed, the_second_header_cannot_be_moved)
 {
 	stop_at("libupper.so.1", "VAPI header", 2);
 }
+
+/* Both at once: llvupdate is killed, and the exchange stops at the table. The read-only data that was moved by then
+ * refers to the new image, so the next update must not take that away. */
+Test(group_killed, where_the_table_cannot_be_moved)
+{
+	unsigned refused = 0;
+	bool killed = true;
+
+	for (unsigned k = 1; killed;) {
+		struct scene s = scene__begin("state", "v1");
+		struct result r = {0};
+		int exit_code = 4;
+		target__rounds(s.target, 1, 1);
+		seal(s.target, s.library, "VAPI table");
+		scene__install(&s, "v2");
+		for (; killed && r.exit_code != 3; k++) {
+			killed = kill_at(s.target, s.dir, k, &exit_code);
+			cr_assert_eq(exit_code, 4, "llvupdate ends with %d", exit_code);
+			wait_for_the_hand(s.target);
+			result__free(&r);
+			r = scene__llvupdate(&s, (const char *const[]){"-n", "1", NULL});
+			cr_assert(r.exit_code == 4 || r.exit_code == 3, "exit code %d\n%s%s", r.exit_code, r.out,
+				  r.err);
+			/* reads what the tables refer to */
+			target__ask(s.target, "rodata", "rodata same");
+			if (r.exit_code == 4)
+				target__rounds(s.target, 1, 1);
+		}
+		if (killed) {
+			cr_assert(text__has(r.out, "an update was interrupted"), "%s", r.out);
+			refused++;
+		}
+		result__free(&r);
+		target__kill(s.target);
+	}
+	cr_assert_gt(refused, 0);
+}

@@ -6,12 +6,12 @@
 
 enum { FAR = 1000000, ROUNDS = 2 }; /* FAR: the lower's files get other names than the upper's */
 
-static struct pair prepare(void)
+static struct pair prepare(const char *lower)
 {
 	struct pair p = {.upper = scene__prepare("libupper.so.1", fixture_library("v1", "libupper.so.1"), BY_RENAME)};
 
 	p.lower = (struct scene){.dir = p.upper.dir, .library = "liblower.so.1", .how = BY_RENAME, .generation = FAR};
-	scene__install(&p.lower, "v1");
+	scene__install(&p.lower, lower);
 	return p;
 }
 
@@ -24,7 +24,12 @@ static void start(struct pair *p, const char *const argv[])
 
 struct pair pair__begin(void)
 {
-	struct pair p = prepare();
+	return pair__begin_on("v1");
+}
+
+struct pair pair__begin_on(const char *lower)
+{
+	struct pair p = prepare(lower);
 
 	start(&p, (const char *const[]){FIXTURE_DIR "/pair_driver", NULL});
 	return p;
@@ -32,7 +37,7 @@ struct pair pair__begin(void)
 
 struct pair pair__begin_busy(bool apart)
 {
-	struct pair p = prepare();
+	struct pair p = prepare("v1");
 
 	start(&p, (const char *const[]){FIXTURE_DIR "/pair_driver", "2", apart ? "apart" : NULL, NULL});
 	return p;
@@ -40,7 +45,7 @@ struct pair pair__begin_busy(bool apart)
 
 struct pair pair__begin_with(struct scene *third, const char *library)
 {
-	struct pair p = prepare();
+	struct pair p = prepare("v1");
 
 	*third = (struct scene){.dir = p.upper.dir, .library = library, .how = BY_RENAME, .generation = 2 * FAR};
 	scene__install(third, "v1");

@@ -11,6 +11,8 @@ struct pair {
 
 /* Starts pair_driver on version 1 of both. */
 struct pair pair__begin(void);
+/* The same, with the lower of fixtures/lib/VARIANT. */
+struct pair pair__begin_on(const char *lower);
 /* The same with busy threads; `apart`: they may see one library updated without the other (drivers/pair_driver.c). */
 struct pair pair__begin_busy(bool apart);
 /* The same with a third library, of version 1, that neither of them needs nor knows. */
