@@ -1,10 +1,20 @@
 /* See imports.h. */
 #include "remap/imports.h"
 
+size_t imports__count(const struct plan *plan)
+{
+	return plan->new_got.n;
+}
+
+static const struct new_got *word_of(const struct plan *plan, size_t i)
+{
+	return &plan->new_got.items[i];
+}
+
 bool imports__any(const struct plan *plan)
 {
-	for (size_t i = 0; i < plan->new_got.n; i++)
-		if (plan->new_got.items[i].kind == NEW_GOT_SYMBOL)
+	for (size_t i = 0; i < imports__count(plan); i++)
+		if (word_of(plan, i)->kind == NEW_GOT_SYMBOL)
 			return true;
 	return false;
 }
@@ -74,8 +84,8 @@ static struct err *find_new_export(struct linkmap *map, const struct provider *p
 struct err *imports__resolve(struct linkmap *map, const struct provider *p, size_t n, size_t self, taddr_t *out)
 {
 	const struct plan *plan = p[self].plan;
-	for (size_t i = 0; i < plan->new_got.n; i++) {
-		const struct new_got *g = &plan->new_got.items[i];
+	for (size_t i = 0; i < imports__count(plan); i++) {
+		const struct new_got *g = word_of(plan, i);
 		bool found;
 		out[i] = taddr(0);
 		if (g->kind != NEW_GOT_SYMBOL)

@@ -18,10 +18,12 @@ struct provider {
 	size_t order;      /* position in the commit; meaningless without a plan */
 };
 
-/* Does the plan have imports that vapi's own did not have? */
+/* The words of a plan that may be imports, in the order of imports__resolve(): its new_got. */
+size_t imports__count(const struct plan *plan);
+/* Has the plan any imports that vapi does not have? */
 bool imports__any(const struct plan *plan);
 
-/* Fills `out`, one for each of the plan's new_got; 0 for those that are no import, and for weak ones that nothing
+/* Fills `out`, imports__count() of them; 0 for those that are no import, and for weak ones that nothing
  * provides. `self` is the importer's index in `providers`. Assigns spare slots in the plans of providers; doing it
  * again gives the same. ERR_REFUSED: nothing provides an import, or it cannot be decided what does, or it is no
  * function, or its provider would be committed after the importer. */

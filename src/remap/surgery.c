@@ -203,15 +203,16 @@ static struct err *map_image(struct surgery *s, struct hand *h)
 	return closed;
 }
 
-static struct err *map_got(struct surgery *s, struct hand *h)
+/* Words behind the image, read-only once they are written. */
+static struct err *map_words(struct surgery *s, struct hand *h, uint64_t offset, const uint64_t *words, size_t n)
 {
-	if (!s->plan->new_got.n)
+	taddr_t place = surgery__at(s, s->base + offset);
+	uint64_t len = align_up(n * 8, LLU_PAGE);
+	if (!n)
 		return NULL;
-	taddr_t got = surgery__at(s, s->base + s->plan->got_at);
-	uint64_t len = s->plan->image_len - s->plan->got_at;
-	TRY(map(h, "map the new image", got, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-	TRY(process__write(s->p, got, s->got, s->plan->new_got.n * 8));
-	return protect(h, got, len, PROT_READ);
+	TRY(map(h, "map the new image", place, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	TRY(process__write(s->p, place, words, n * 8));
+	return protect(h, place, len, PROT_READ);
 }
 
 static struct err *map_shadows(struct surgery *s, struct hand *h)
@@ -236,7 +237,7 @@ struct err *surgery__prepare(struct surgery *s, struct hand *h)
 			    s->leftovers.items[i].end - s->leftovers.items[i].start));
 	if (!s->mapped) {
 		TRY(map_image(s, h));
-		TRY(map_got(s, h));
+		TRY(map_words(s, h, s->plan->got_at, s->got, s->plan->new_got.n));
 	}
 	return map_shadows(s, h);
 }

@@ -19,7 +19,7 @@
 struct surgery;
 
 /* Checks what can be checked without touching the process, as room in the window. `plan` must be free of refusals;
- * `imports` has one address for each of plan->new_got (imports.h). All arguments are borrowed. ERR_REFUSED with
+ * `imports` is what imports__resolve() found for it. All arguments are borrowed. ERR_REFUSED with
  * the reason. */
 MUST_CHECK struct err *surgery__new(const struct process *p, const struct loaded *l, const struct plan *plan,
 				    const taddr_t *imports, struct surgery **out);

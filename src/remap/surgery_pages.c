@@ -22,25 +22,31 @@ static struct err *tls_offset(const struct surgery *s, uint64_t *out)
 	return surgery__refuse(s, "a new thread-local variable is used, and its place cannot be told");
 }
 
+/* `import` is where a NEW_GOT_SYMBOL leads. */
+static struct err *fill_word(const struct surgery *s, const struct new_got *g, taddr_t import, uint64_t *out)
+{
+	switch (g->kind) {
+	case NEW_GOT_SYMBOL:
+		*out = import.v;
+		return NULL;
+	case NEW_GOT_VALUE:
+		*out = g->relative ? surgery__at(s, g->value + (g->in_image ? s->base : 0)).v : g->value;
+		return NULL;
+	case NEW_GOT_TPOFF:
+		TRY(tls_offset(s, out));
+		*out += g->value;
+		return NULL;
+	}
+	return NULL;
+}
+
 struct err *surgery__fill_got(struct surgery *s)
 {
+	const struct plan *p = s->plan;
 	free(s->got);
-	s->got = xcalloc(s->plan->new_got.n, sizeof(uint64_t));
-	for (size_t i = 0; i < s->plan->new_got.n; i++) {
-		const struct new_got *g = &s->plan->new_got.items[i];
-		switch (g->kind) {
-		case NEW_GOT_SYMBOL:
-			s->got[i] = s->imports[i].v;
-			break;
-		case NEW_GOT_VALUE:
-			s->got[i] = g->relative ? surgery__at(s, g->value + (g->in_image ? s->base : 0)).v : g->value;
-			break;
-		case NEW_GOT_TPOFF:
-			TRY(tls_offset(s, &s->got[i]));
-			s->got[i] += g->value;
-			break;
-		}
-	}
+	s->got = xcalloc(p->new_got.n, sizeof(uint64_t));
+	for (size_t i = 0; i < p->new_got.n; i++)
+		TRY(fill_word(s, &p->new_got.items[i], s->imports[i], &s->got[i]));
 	return NULL;
 }
 

@@ -30,7 +30,7 @@ struct surgery {
 	const struct process *p;
 	const struct loaded *l;
 	const struct plan *plan;
-	const taddr_t *imports; /* one for each of plan->new_got; see imports.h */
+	const taddr_t *imports; /* imports.h */
 	vaddr_t base;
 	bool mapped;    /* the image is there already: an older one that is still mapped, or vapi's own */
 	bool begun;     /* something may have been written or mapped */

@@ -149,7 +149,7 @@ static struct err *resolve_imports(const struct target *t, const struct group *g
 		struct result *r = member(t, g, i);
 		*at_fault = (int)i;
 		free(r->imports);
-		r->imports = xcalloc(r->plan->new_got.n, sizeof(*r->imports));
+		r->imports = xcalloc(imports__count(r->plan), sizeof(*r->imports));
 		if (imports__any(r->plan))
 			TRY(imports__resolve(map, p, n, g->members[i], r->imports));
 	}

@@ -17,6 +17,8 @@
 
 TestSuite(group_killed, .fini = support__teardown, .timeout = 300);
 
+static const char llvupdate[] = COMMAND_DIR "/llvupdate";
+
 /* ---- killed ---- */
 
 static bool touches_the_target(pid_t tool)
@@ -43,7 +45,7 @@ static pid_t start_tool(struct target *t, const char *dir)
 	if (tool == 0) {
 		ptrace(PTRACE_TRACEME, 0, 0, 0);
 		freopen("/dev/null", "w", stdout);
-		execl(COMMAND_DIR "/llvupdate", "llvupdate", "-p", pid, "-l", log, (char *)NULL);
+		execl(llvupdate, "llvupdate", "-p", pid, "-l", log, (char *)NULL);
 		_exit(127);
 	}
 	cr_assert_eq(waitpid(tool, &status, 0), tool);
@@ -134,14 +136,13 @@ Test(group_killed, at_every_step)
 Test(group_killed, at_any_instant)
 {
 	struct pair p = pair__begin_busy(true);
+	const char *pid = path_of("%d", target__pid(p.target)), *log = path_of("%s/log", p.upper.dir);
 	int live = 1;
 
 	for (int i = 0; i < 40; i++) {
 		int next = live == 1 ? 2 : 1;
 		pair__install(&p, path_of("v%d", next), path_of("v%d", next));
-		const char *pid = path_of("%d", target__pid(p.target)), *log = path_of("%s/log", p.upper.dir);
-		pid_t tool =
-		    command__start((const char *const[]){COMMAND_DIR "/llvupdate", "-p", pid, "-l", log, NULL});
+		pid_t tool = command__start((const char *const[]){llvupdate, "-p", pid, "-l", log, NULL});
 		nanosleep(&(struct timespec){.tv_nsec = i * 700000L}, NULL);
 		kill(tool, SIGKILL);
 		command__wait(tool, 60);
