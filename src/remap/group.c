@@ -49,7 +49,7 @@ struct maker {
 
 static bool same_namespace(const struct maker *x, size_t a, size_t b)
 {
-	return !x->map || (linkmap__has(x->map, x->l->items[a].bias) && linkmap__has(x->map, x->l->items[b].bias));
+	return !x->map || linkmap__same_namespace(x->map, x->l->items[a].bias, x->l->items[b].bias);
 }
 
 static bool linked(const struct maker *x, size_t a, size_t b)
@@ -162,7 +162,8 @@ struct err *group__check_plain(const struct process *p, struct linkmap *map, con
 	for (size_t i = 0; i < linkmap__count(map); i++) {
 		const struct linkmap_object o = linkmap__object(map, i);
 		FREE_CLEANUP char *now = NULL;
-		if (!o.mapping || !o.mapping->inode || is_listed(libraries, o.bias) || !is_replaced(p, &o, &now) ||
+		if (!o.mapping || !o.mapping->inode || is_listed(libraries, o.bias) ||
+		    !linkmap__same_namespace(map, o.bias, l->bias) || !is_replaced(p, &o, &now) ||
 		    !needs_replaced(map, i, now, l))
 			continue;
 		return err__new(ERR_REFUSED, 0, l->path, "restart the process to run the new builds of both",

@@ -18,8 +18,9 @@ struct group {
 };
 typedef VEC(struct group) group_list;
 
-/* Every outdated library is in one group; most are alone in theirs. Libraries that are not in the loader's list (other
- * namespaces) are always alone. `map` may be NULL: then nothing is known of namespaces. The caller releases the
+/* Every outdated library is in one group; most are alone in theirs. Libraries of different
+ * namespaces are never in one, and one that the loader does not list is alone. `map` may be NULL: then nothing is known
+ * of namespaces. The caller releases the
  * list with group_list__free(). */
 void group_list__make(const loaded_list *libraries, const struct linkmap *map, group_list *out);
 void group_list__free(group_list *g);

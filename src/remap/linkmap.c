@@ -8,10 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OBJECTS_MAX = 4096 }; /* ends a list that loops */
+enum { OBJECTS_MAX = 4096, NAMESPACES_MAX = 64 }; /* end lists that loop */
 
 struct object {
 	taddr_t bias;
+	unsigned space; /* namespace: 0 for the program's */
 	char *name;
 	bool opened;          /* `elf` is settled */
 	struct elf_file *elf; /* NULL: it has no file (the vDSO) */
@@ -106,28 +107,35 @@ static void free_objects(object_list *l)
 	vec__free(l);
 }
 
-static struct err *read_objects(const struct process *p, object_list *out)
+static struct err *read_namespace(const struct process *p, uint64_t first, unsigned space, object_list *out)
 {
-	taddr_t at = {0};
-	struct r_debug debug;
-	TRY(find_r_debug(p, &at));
-	TRY(process__read(p, at, &debug, sizeof(debug)));
-	uint64_t next = (uint64_t)(uintptr_t)debug.r_map;
-	struct err *err = NULL;
-	while (next && out->n < OBJECTS_MAX && !err) {
+	for (uint64_t next = first; next && out->n < OBJECTS_MAX;) {
 		struct link_map m;
 		char name[PATH_MAX];
-		err = process__read(p, taddr(next), &m, sizeof(m));
-		if (err)
-			break;
+		TRY(process__read(p, taddr(next), &m, sizeof(m)));
 		read_name(p, taddr((uint64_t)(uintptr_t)m.l_name), name, sizeof(name));
-		struct object o = {.bias = taddr(m.l_addr), .name = xstrdup(name)};
+		struct object o = {.bias = taddr(m.l_addr), .space = space, .name = xstrdup(name)};
 		vec__push(out, o);
 		next = (uint64_t)(uintptr_t)m.l_next;
 	}
-	if (err)
-		free_objects(out);
-	return err;
+	return NULL;
+}
+
+/* From version 2 on there is a struct r_debug_extended for each namespace (<link.h>, glibc 2.35). */
+static struct err *read_objects(const struct process *p, object_list *out)
+{
+	taddr_t at = {0};
+	TRY(find_r_debug(p, &at));
+	for (unsigned space = 0; at.v && space < NAMESPACES_MAX; space++) {
+		struct r_debug_extended debug = {0};
+		TRY(process__read(p, at, &debug, sizeof(debug.base)));
+		TRY(read_namespace(p, (uint64_t)(uintptr_t)debug.base.r_map, space, out));
+		if (debug.base.r_version < 2)
+			break;
+		TRY(process__read(p, at, &debug, sizeof(debug)));
+		at = taddr((uint64_t)(uintptr_t)debug.r_next);
+	}
+	return NULL;
 }
 
 char *linkmap__name(const struct process *p, taddr_t bias)
@@ -190,9 +198,10 @@ static size_t index_of(const struct linkmap *m, taddr_t bias)
 	return SIZE_MAX;
 }
 
-bool linkmap__has(const struct linkmap *m, taddr_t bias)
+bool linkmap__same_namespace(const struct linkmap *m, taddr_t a, taddr_t b)
 {
-	return index_of(m, bias) != SIZE_MAX;
+	size_t i = index_of(m, a), k = index_of(m, b);
+	return i != SIZE_MAX && k != SIZE_MAX && m->objects.items[i].space == m->objects.items[k].space;
 }
 
 /* ---- the objects' files ---- */
@@ -233,7 +242,7 @@ static void add_needed(object_list *s, size_t of)
 	const struct elf_file *e = s->items[of].elf;
 	for (size_t i = 0; e && i < e->needed.n; i++)
 		for (size_t k = 0; k < s->n; k++) {
-			if (s->items[k].in_scope || !s->items[k].elf ||
+			if (s->items[k].in_scope || !s->items[k].elf || s->items[k].space != s->items[of].space ||
 			    strcmp(s->items[k].elf->soname, e->needed.items[i]) != 0)
 				continue;
 			s->items[k].in_scope = true;
@@ -276,11 +285,11 @@ const struct elf_symbol *linkmap__definition(const struct elf_file *e, const cha
 	return NULL;
 }
 
-static const struct elf_symbol *find_definition(const object_list *s, bool in_scope, const char *name,
+static const struct elf_symbol *find_definition(const object_list *s, size_t self, bool in_scope, const char *name,
 						const char *version, size_t *where)
 {
 	for (size_t i = 0; i < s->n; i++) {
-		if (s->items[i].in_scope != in_scope || !s->items[i].elf)
+		if (s->items[i].in_scope != in_scope || !s->items[i].elf || s->items[i].space != s->items[self].space)
 			continue;
 		const struct elf_symbol *d = linkmap__definition(s->items[i].elf, name, version);
 		if (d) {
@@ -293,11 +302,11 @@ static const struct elf_symbol *find_definition(const object_list *s, bool in_sc
 
 /* What another object's GOT holds for the same symbol, once bound: not within that object itself,
  * where an unresolved slot points to its PLT. */
-static struct err *find_binding(const struct process *p, const object_list *s, const char *name, const char *version,
-				bool *found, taddr_t *out)
+static struct err *find_binding(const struct process *p, const object_list *s, unsigned space, const char *name,
+				const char *version, bool *found, taddr_t *out)
 {
 	for (size_t i = 0; i < s->n; i++) {
-		const struct elf_file *e = s->items[i].elf;
+		const struct elf_file *e = s->items[i].space == space ? s->items[i].elf : NULL;
 		for (size_t k = 0; e && k < e->relocs.n; k++) {
 			const struct elf_reloc *r = &e->relocs.items[k];
 			if ((r->type != R_X86_64_JUMP_SLOT && r->type != R_X86_64_GLOB_DAT) ||
@@ -344,10 +353,9 @@ struct err *linkmap__lookup(struct linkmap *m, taddr_t bias, const char *name, c
 {
 	const object_list *s = &m->objects;
 	TRY(set_scope(m, bias, name));
-	size_t where = 0;
-	const struct elf_symbol *d = find_definition(s, true, name, version, &where);
-	size_t elsewhere;
-	if (find_definition(s, false, name, version, &elsewhere))
+	size_t self = index_of(m, bias), where = 0, elsewhere;
+	const struct elf_symbol *d = find_definition(s, self, true, name, version, &where);
+	if (find_definition(s, self, false, name, version, &elsewhere))
 		return err__new(ERR_REFUSED, 0, name, NULL,
 				"a new import is defined outside of the library's needed libraries as well");
 	*found = d != NULL;
@@ -356,7 +364,7 @@ struct err *linkmap__lookup(struct linkmap *m, taddr_t bias, const char *name, c
 	uint8_t type = ELF64_ST_TYPE(d->s.st_info);
 	if (type == STT_GNU_IFUNC) {
 		TRY(find_own_choice(m->p, &s->items[where], d->s.st_value, found, out));
-		return *found ? NULL : find_binding(m->p, s, name, version, found, out);
+		return *found ? NULL : find_binding(m->p, s, s->items[self].space, name, version, found, out);
 	}
 	if (type == STT_TLS || d->s.st_shndx == SHN_ABS)
 		return err__new(ERR_REFUSED, 0, name, NULL, "a new import is no function and no data");

@@ -1,7 +1,7 @@
-/* The dynamic loader's list of loaded objects, read from the process (glibc <link.h>, struct link_map;
- * gABI, DT_DEBUG), and symbol look-up in it as the loader would do it. The list is the target's
- * word: it is bounded, and what it names is checked against the mappings. Objects of other namespaces
- * (dlmopen(3)) are in lists of their own, which are not read. */
+/* The dynamic loader's lists of loaded objects, one for each namespace (dlmopen(3)), read from the process (glibc
+ * <link.h>, struct link_map, struct r_debug_extended; gABI, DT_DEBUG), and symbol look-up in them as the loader
+ * would do it. They are the target's word: they are bounded, and what they name is checked against the
+ * mappings. */
 #ifndef LLU_REMAP_LINKMAP_H
 #define LLU_REMAP_LINKMAP_H
 
@@ -12,7 +12,7 @@
  * or the list cannot be read. The caller frees it. */
 char *linkmap__name(const struct process *p, taddr_t bias);
 
-/* The list as it is now. `p` is borrowed. The caller frees it with linkmap__free(). Errors: ERR_REFUSED (a static
+/* The lists as they are now. `p` is borrowed. The caller frees it with linkmap__free(). Errors: ERR_REFUSED (a static
  * program, or a loader that is not known), ERR_UNREADABLE, and those of reading the process. */
 struct linkmap;
 MUST_CHECK struct err *linkmap__read(const struct process *p, struct linkmap **out);
@@ -28,7 +28,8 @@ struct linkmap_object {
 };
 size_t linkmap__count(const struct linkmap *m);
 struct linkmap_object linkmap__object(const struct linkmap *m, size_t i);
-bool linkmap__has(const struct linkmap *m, taddr_t bias);
+/* Are both in the list, and in the same namespace? */
+bool linkmap__same_namespace(const struct linkmap *m, taddr_t a, taddr_t b);
 /* Object i's mapped file, read when first asked for and owned by the list; *out is NULL for the vDSO, which has
  * none. Errors: as process__open_mapped() and elf_file__read_fd(). */
 MUST_CHECK struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **out);

@@ -270,6 +270,19 @@ Test(group, a_stranger_is_updated)
 	pair__finish(&p);
 }
 
+/* The same libraries once more, in a namespace of their own. */
+Test(group, two_namespaces)
+{
+	struct pair p = pair__begin();
+
+	target__ask(p.target, "namespace", "namespace");
+	for (int v = 2; v >= 1; v--) {
+		pair__install(&p, path_of("v%d", v), path_of("v%d", v));
+		pair__update(&p, v);
+	}
+	pair__finish(&p);
+}
+
 /* ---- a plain library that is needed ---- */
 
 Test(group, a_plain_library_is_outdated_too)
