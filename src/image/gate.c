@@ -1,7 +1,7 @@
 /* See gate.h. What counts as a sign of change, in code that is not the same in both builds:
  *
- *     moved      corresponding instructions use different offsets into an object, and unchanged code does
- *                not show that the old offset is still in use
+ *     moved      corresponding instructions use different offsets into an object, unchanged code does not show
+ *                that the old offset is still in use, and not each of them is in the other function as well
  *     new bytes  code touches bytes of an object that no old code touches: a field was added, also into
  *                former padding, or became wider
  *     size       the constant that is the size of an allocation, or of a block that is set or copied, differs
@@ -10,8 +10,8 @@
  *                is masked has grown
  *
  * Other constants say nothing: comparisons, and above all __LINE__, which changes wherever a line was added above.
- * An address whose object cannot be told counts against the update only where its offset is not used with that
- * width anywhere in the old build.
+ * An address whose object cannot be told, or of which old code shows one field at most, counts against the update
+ * only where its offset is not used with that width anywhere in the old build.
  */
 #include "image/gate.h"
 

@@ -3,10 +3,12 @@
  *
  * An address is followed from where a function gets it (argument, result of a call, load from
  * another object, data of the library) to where it is used; calls join the caller's argument with
- * the callee's parameter. What is joined is one class, in the manner of Steensgaard's points-to
- * analysis ("Points-to Analysis in Almost Linear Time", 1996). Both builds share the classes:
- * matched functions have the same parameters, data the same homes. So the question that matters can
- * be asked: does new code touch bytes of an object that no old code touches?
+ * the callee's parameter, where the callee accesses what it is given. What is joined is one class,
+ * in the manner of Steensgaard's points-to analysis ("Points-to Analysis in Almost Linear Time",
+ * 1996). A callee that stores, frees or allocates for everybody joins nothing, or all objects of
+ * the library would be one class. Both builds share the classes: matched functions have the same
+ * parameters, data the same homes. So the question that matters can be asked: does new code touch
+ * bytes of an object that no old code touches?
  *
  * An object that every caller has on its own stack lives no longer than the call, and no call is
  * under way when code is exchanged: how it is laid out is nobody's concern.
