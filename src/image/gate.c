@@ -27,9 +27,9 @@ enum { SIGNS_SHOWN = 6, ACCESS_MAX = 64 /* bytes, of the widest operand */ };
 struct gate {
 	struct planner *x;
 	struct objects o;
-	struct access *by_insn;       /* new accesses, sorted by instruction */
-	VEC(struct access) fields;    /* what old code accesses, each once: sorted by class, offset, size */
-	struct access *old_by_offset; /* old accesses, sorted by offset and size */
+	struct access *by_insn, *old_by_insn; /* accesses of new and old code, sorted by instruction */
+	VEC(struct access) fields;            /* what old code accesses, each once: sorted by class, offset, size */
+	struct access *old_by_offset;         /* old accesses, sorted by offset and size */
 	size_t n_old_by_offset;
 	struct bits_picked *old_bits_by_offset;
 	vaddr_t *picks; /* instructions of new code that pick bits out of what was loaded, sorted */
@@ -225,6 +225,15 @@ static int by_insn(const void *a, const void *b)
 	return (x->insn > y->insn) - (x->insn < y->insn);
 }
 
+static struct access *sorted_by_insn(const struct access *list, size_t n)
+{
+	struct access *copy = xcalloc(n, sizeof(*copy));
+	for (size_t i = 0; i < n; i++)
+		copy[i] = list[i];
+	qsort(copy, n, sizeof(*copy), by_insn);
+	return copy;
+}
+
 static const struct access *access_at(const struct gate *g, vaddr_t insn)
 {
 	struct access key = {.insn = insn};
@@ -382,6 +391,30 @@ static bool are_both_used(const struct gate *g, int64_t a, int64_t b)
 	return (is_count(b) || has(&g->sizes_a, (uint64_t)b)) && (is_count(a) || has(&g->sizes_b, (uint64_t)a));
 }
 
+static bool is_stored(const struct access *list, size_t n, const struct function *f, uint32_t class, int64_t offset)
+{
+	size_t lo = 0, hi = n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (list[mid].insn < f->start)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < n && list[lo].insn < f->end; lo++)
+		if (list[lo].stores && list[lo].class == class && list[lo].offset == offset)
+			return true;
+	return false;
+}
+
+/* Both functions fill both fields, in another order. What reads them would still show a field that moved. */
+static bool is_reordered_store(const struct gate *g, const struct access *x, int64_t from)
+{
+	const struct access *old = g->old_by_insn, *new = g->by_insn;
+	return x->stores && x->class != CLASS_UNKNOWN && is_stored(old, g->o.old.n, g->fa, x->class, x->offset) &&
+	       is_stored(old, g->o.old.n, g->fa, x->class, from) && is_stored(new, g->o.new.n, g->fb, x->class, from);
+}
+
 static void compare_offsets(struct gate *g, const struct insn_detail *da, const struct insn_detail *db, vaddr_t at_b,
 			    const char *where)
 {
@@ -391,7 +424,7 @@ static void compare_offsets(struct gate *g, const struct insn_detail *da, const 
 		   (x->class == CLASS_UNKNOWN ? is_small(from) && is_small(x->offset)
 					      : !is_accessed(g->o.old.items, g->o.old.n, x->class) &&
 						    !is_accessed(g->o.new.items, g->o.new.n, x->class));
-	if (!x || x->call_local || sum || other_field(g, x->class, from, x->offset))
+	if (!x || x->call_local || sum || other_field(g, x->class, from, x->offset) || is_reordered_store(g, x, from))
 		return;
 	sign(g, x->class ? &g->changed : &g->unclear, x->class ? "layout-changed" : "layout-unclear",
 	     xasprintf("%s uses offset 0x%lx of an object where the old build uses 0x%lx", where, x->offset, from));
@@ -453,10 +486,8 @@ void gate__judge(struct planner *x)
 		return;
 	}
 	objects__find(x, &g.o);
-	g.by_insn =
-	    xmemdup(g.o.new.items ? g.o.new.items : (struct access *)&g.by_insn, g.o.new.n * sizeof(struct access));
-	if (g.o.new.n)
-		qsort(g.by_insn, g.o.new.n, sizeof(struct access), by_insn);
+	g.by_insn = sorted_by_insn(g.o.new.items, g.o.new.n);
+	g.old_by_insn = sorted_by_insn(g.o.old.items, g.o.old.n);
 	list_by_offset(&g);
 	list_fields(&g);
 	list_bits(&g);
@@ -470,6 +501,7 @@ void gate__judge(struct planner *x)
 				hidden);
 	x->p->layout = g.changed ? LAYOUT_CHANGED : g.unclear ? LAYOUT_UNCLEAR : LAYOUT_NO_SIGN;
 	free(g.by_insn);
+	free(g.old_by_insn);
 	free(g.old_by_offset);
 	free(g.old_bits_by_offset);
 	free(g.picks);

@@ -237,6 +237,7 @@ static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
 			   .insn = at,
 			   .offset = offset,
 			   .size = d->size,
+			   .stores = d->op == OP_STORE,
 			   .forms_address = d->op == OP_ADDRESS};
 	if (p->new)
 		vec__push(&p->out->new, a);

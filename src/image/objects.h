@@ -22,6 +22,7 @@
 #include "image/planner.h"
 
 struct access {
+	bool stores;        /* 8 bytes of a register */
 	bool forms_address; /* lea: the address of bytes in the object, which are not accessed here */
 	bool call_local;    /* the object lies on the stack of a caller in the library: it does not outlive the call */
 	uint32_t class;     /* CLASS_UNKNOWN: an object that cannot be told */
