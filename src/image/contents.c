@@ -461,10 +461,10 @@ void contents__compare(struct planner *x)
 
 /* ---- initial values that changed ---- */
 
-static bool is_same_variable(const struct planner *x, vaddr_t live, vaddr_t next)
+static bool is_same_variable(const struct planner *x, const struct ref *live, const struct ref *next)
 {
-	vaddr_t home = layout__home(x, next);
-	return home && home == layout__meant_by_live(x, live);
+	vaddr_t home = layout__home(x, next->target);
+	return home && home == layout__meant_by(x, live);
 }
 
 /* The bytes that an instruction accesses. */
@@ -489,10 +489,10 @@ static const struct ref *certain_use(const struct planner *x, const struct chang
 			uint64_t before = v->next - r->target;
 			if (m->ref_b_to_a[i] < 0 || r->kind != REF_MEMORY || before >= 8)
 				continue;
+			const struct ref *old = &m->a->refs.items[m->ref_b_to_a[i]];
 			uint64_t size = width(m->b, r);
-			if (size <= 8 && before + v->size <= size &&
-			    m->a->refs.items[m->ref_b_to_a[i]].target == v->live - before &&
-			    is_same_variable(x, v->live - before, r->target))
+			if (size <= 8 && before + v->size <= size && old->target == v->live - before &&
+			    is_same_variable(x, old, r))
 				return r;
 		}
 	}
@@ -523,8 +523,7 @@ static bool uses_agree(const struct planner *x, vaddr_t live, vaddr_t next, uint
 		if (m->ref_b_to_a[i] < 0 || r->kind == REF_CALL || r->kind == REF_JUMP)
 			continue;
 		const struct ref *old = &m->a->refs.items[m->ref_b_to_a[i]];
-		if ((r->target - next < size || old->target - live < size) &&
-		    !is_same_variable(x, old->target, r->target))
+		if ((r->target - next < size || old->target - live < size) && !is_same_variable(x, old, r))
 			return false;
 	}
 	return true;

@@ -293,6 +293,11 @@ vaddr_t layout__meant_by_live(const struct planner *x, vaddr_t a)
 	return ends && before->home + before->len != home ? 0 : home;
 }
 
+vaddr_t layout__meant_by(const struct planner *x, const struct ref *r)
+{
+	return r->kind == REF_ADDRESS ? layout__meant_by_live(x, r->target) : layout__home_of_live(x, r->target);
+}
+
 /* Does an object of live, as symbols have it, start or end at `a`? */
 static bool live_starts(const struct planner *x, vaddr_t a)
 {

@@ -88,6 +88,8 @@ const struct state_section *layout__section(const struct planner *x, vaddr_t nex
 /* The same for an address of live's state, as the start of an object or a place within one; and as what code or a
  * pointer means by it: 0 where it may be the end of an object as well, whose home is elsewhere. */
 vaddr_t layout__meant_by_live(const struct planner *x, vaddr_t live);
+/* What a reference of live's code means: what is accessed is within an object, what is taken may be an end. */
+vaddr_t layout__meant_by(const struct planner *x, const struct ref *live);
 vaddr_t layout__home_of_live(const struct planner *x, vaddr_t live);
 
 /* statics.c: maps the objects of a section one by one where symbols tell them apart in both builds. `s` is next's

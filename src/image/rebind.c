@@ -388,7 +388,7 @@ static void list_proven(struct planner *x)
 		if (!old || r->kind == REF_CALL || r->kind == REF_JUMP || !in_same_code(x, r))
 			continue;
 		vaddr_t home = layout__home(x, r->target);
-		if (home && home == layout__meant_by_live(x, old->target))
+		if (home && home == layout__meant_by(x, old))
 			vec__push(&x->proven, r->target);
 	}
 	if (x->proven.n)
@@ -437,7 +437,7 @@ static bool in_calm_waters(const struct planner *x, vaddr_t a, vaddr_t home)
 static vaddr_t home_in_object(const struct planner *x, const struct ref *r, const struct ref *old)
 {
 	const struct static_object *o = statics__object_at(x, r->target);
-	vaddr_t old_home = old ? layout__meant_by_live(x, old->target) : 0;
+	vaddr_t old_home = old ? layout__meant_by(x, old) : 0;
 	if (r->kind != REF_ADDRESS)
 		return o ? layout__home(x, r->target) : 0;
 	vaddr_t home = layout__decide(x, r->target, old && in_same_code(x, r) ? old->target : 0);
@@ -451,7 +451,7 @@ static vaddr_t home_in_section(const struct planner *x, const struct ref *r, con
 {
 	const struct state_section *s = layout__section(x, r->target);
 	const struct exact *exact = exact_at(x, r->site);
-	vaddr_t old_home = old && in_same_code(x, r) ? layout__meant_by_live(x, old->target) : 0;
+	vaddr_t old_home = old && in_same_code(x, r) ? layout__meant_by(x, old) : 0;
 	if (exact) {
 		const struct state_section *meant = layout__section(x, exact->base);
 		bool whole = meant && meant->start == exact->base && meant->home && !meant->by_object;
@@ -484,7 +484,7 @@ static bool is_changed_reference(const struct planner *x, const struct ref *r, v
 			if (m->ref_b_to_a[i] < 0 || q->kind == REF_CALL || q->kind == REF_JUMP)
 				continue;
 			vaddr_t now = layout__home(x, q->target);
-			vaddr_t was = layout__meant_by_live(x, m->a->refs.items[m->ref_b_to_a[i]].target);
+			vaddr_t was = layout__meant_by(x, &m->a->refs.items[m->ref_b_to_a[i]]);
 			if (now != was && (now == home || now == old_home || was == home || was == old_home))
 				return false;
 			first = first || (now == was && now == home);
@@ -514,7 +514,7 @@ static void rebind_state(struct planner *x, const struct ref *r)
 		return;
 	}
 	vaddr_t home = s->by_object ? home_in_object(x, r, old) : home_in_section(x, r, old);
-	vaddr_t old_home = old ? layout__meant_by_live(x, old->target) : 0;
+	vaddr_t old_home = old ? layout__meant_by(x, old) : 0;
 	if (old_home && in_same_code(x, r) && is_in_tm_clones(x, r))
 		home = old_home;
 	FREE_CLEANUP char *where = home && (!old || old_home == home) ? NULL : code__describe(x->p->next_code, r->insn);
