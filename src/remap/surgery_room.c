@@ -130,7 +130,7 @@ static struct err *choose_place(struct surgery *s, const struct mappings *maps)
 
 /* ---- all of it ---- */
 
-/* The same for objects that lie behind older images. */
+/* Do objects that lie behind older images refer to `r`? */
 static struct err *object_refers_to(const struct surgery *s, const struct piece *pieces, size_t n, struct vrange r,
 				    bool *out)
 {
