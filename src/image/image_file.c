@@ -2,13 +2,15 @@
 #include "image/image_file.h"
 
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#define TAIL_MAGIC 0x3147414d49554c4cULL /* "LLUIMAG1" */
+#define TAIL_MAGIC 0x3247414d49554c4cULL /* "LLUIMAG2" */
 
 struct image_tail {
 	uint64_t next_size; /* bytes of next's file */
 	uint64_t base;
-	uint64_t n_patches, n_slots, n_consts;
+	uint64_t n_patches, n_slots, n_consts, n_pieces;
 };
 
 struct tail_patch {
@@ -24,7 +26,7 @@ struct tail_end {
 static size_t tail_size(const struct image_tail *t)
 {
 	return sizeof(*t) + t->n_patches * sizeof(struct tail_patch) + t->n_slots * sizeof(vaddr_t) +
-	       t->n_consts * sizeof(struct live_const) + sizeof(struct tail_end);
+	       t->n_consts * sizeof(struct live_const) + t->n_pieces * sizeof(struct piece) + sizeof(struct tail_end);
 }
 
 static uint8_t *put(uint8_t *p, const void *from, size_t n)
@@ -41,7 +43,7 @@ static int by_at(const void *a, const void *b)
 
 uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
 {
-	struct image_tail t = {p->next->size, base, p->patches.n, p->vapi->vapi.n_slots, p->consts.n};
+	struct image_tail t = {p->next->size, base, p->patches.n, p->vapi->vapi.n_slots, p->consts.n, p->pieces.n};
 	uint64_t tail_at = align_up(p->next->size, LLU_PAGE);
 	*size = tail_at + tail_size(&t);
 	uint8_t *out = xcalloc(*size, 1);
@@ -53,7 +55,7 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
 		elf_file__offset(p->next, x->site, 4, &saved.site); /* decoded from there, so it is in the file */
 		memcpy(&saved.original, p->next->data + saved.site, 4);
 		tail = put(tail, &saved, sizeof(saved));
-		vaddr_t to = x->own_got ? base + p->got_at + x->to : x->to;
+		vaddr_t to = x->own_got ? base + p->got_at + x->to : plan__place(p, base, x->to);
 		int32_t value = (int32_t)(to - (base + x->from));
 		memcpy(out + saved.site, &value, 4);
 	}
@@ -62,6 +64,11 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
 		FREE_CLEANUP struct live_const *consts = xmemdup(p->consts.items, t.n_consts * sizeof(*consts));
 		qsort(consts, t.n_consts, sizeof(*consts), by_at);
 		tail = put(tail, consts, t.n_consts * sizeof(*consts));
+	}
+	for (size_t i = 0; i < p->pieces.n; i++) {
+		struct piece q = p->pieces.items[i];
+		q.home = plan__place(p, base, q.home);
+		tail = put(tail, &q, sizeof(q));
 	}
 	struct tail_end end = {tail_at, TAIL_MAGIC};
 	put(tail, &end, sizeof(end));
@@ -77,7 +84,7 @@ static bool sane(const struct image_tail *t, size_t size, uint64_t tail_at)
 {
 	const uint64_t max = 1u << 28;
 	return t->next_size <= tail_at && t->n_patches < max && t->n_slots < max && t->n_consts < max &&
-	       tail_size(t) == size - tail_at;
+	       t->n_pieces < max && tail_size(t) == size - tail_at;
 }
 
 struct err *image_file__read(const uint8_t *data, size_t size, const char *path, struct elf_file **next,
@@ -103,10 +110,34 @@ struct err *image_file__read(const uint8_t *data, size_t size, const char *path,
 		memcpy(original + x.site, &x.original, 4);
 	}
 	TRY(elf_file__read_memory(original, t.next_size, path, next));
-	*map = (struct live_map){.base = t.base, .n_slots = t.n_slots, .n_consts = t.n_consts};
+	*map = (struct live_map){.base = t.base, .n_slots = t.n_slots, .n_consts = t.n_consts, .n_pieces = t.n_pieces};
 	map->slots = xmemdup(p, t.n_slots * sizeof(vaddr_t));
 	p += t.n_slots * sizeof(vaddr_t);
 	map->consts = xmemdup(p, t.n_consts * sizeof(struct live_const));
+	p += t.n_consts * sizeof(struct live_const);
+	map->pieces = xmemdup(p, t.n_pieces * sizeof(struct piece));
+	return NULL;
+}
+
+/* The tail alone: an image may be megabytes, and its pieces are few. */
+struct err *image_file__read_pieces(int fd, const char *path, struct piece **out, size_t *n)
+{
+	struct stat st;
+	struct tail_end end;
+	struct image_tail t;
+	if (fstat(fd, &st) < 0 || (size_t)st.st_size < sizeof(end) || st.st_size > 1 << 30 ||
+	    pread(fd, &end, sizeof(end), st.st_size - (off_t)sizeof(end)) != sizeof(end) || end.magic != TAIL_MAGIC ||
+	    end.tail_at > (size_t)st.st_size || (size_t)st.st_size - end.tail_at < sizeof(t) ||
+	    pread(fd, &t, sizeof(t), (off_t)end.tail_at) != sizeof(t) || !sane(&t, (size_t)st.st_size, end.tail_at))
+		return damaged(path);
+	size_t len = t.n_pieces * sizeof(struct piece);
+	struct piece *p = xmalloc(len);
+	if (pread(fd, p, len, st.st_size - (off_t)(sizeof(end) + len)) != (ssize_t)len) {
+		free(p);
+		return damaged(path);
+	}
+	*out = p;
+	*n = t.n_pieces;
 	return NULL;
 }
 

@@ -5,7 +5,7 @@
  *     | values patched for `base` | its non-writable segments are mapped at base + p_vaddr
  *     +---------------------------+ page
  *     | struct image_tail         | what a later update needs to know about this one: its patches with
- *     | and its arrays            | the values they replaced, slots, constants
+ *     | and its arrays            | the values they replaced, slots, constants, objects
  *     +---------------------------+
  *     | 8 bytes: where the tail starts, 8 bytes: magic
  *     +---------------------------+ end
@@ -26,6 +26,9 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size);
  * whole file. The caller frees both. ERR_UNREADABLE when it is no image or damaged. */
 MUST_CHECK struct err *image_file__read(const uint8_t *data, size_t size, const char *path, struct elf_file **next,
 					struct live_map *map);
+
+/* Only where its objects live (plan.h, struct piece); none for most images. The caller frees *out. */
+MUST_CHECK struct err *image_file__read_pieces(int fd, const char *path, struct piece **out, size_t *n);
 
 /* One segment of the image, to be mapped. */
 struct image_segment {

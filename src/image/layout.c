@@ -1,5 +1,5 @@
-/* Does the state of the new build have the layout of the old? Sizes, alignment, initial contents
- * modulo relocations, and the relocation pattern must be the same, section by section. */
+/* Does the state of the new build have the layout of the old, and where does each piece of it live? A section is
+ * either laid out alike in both builds, or its objects are mapped one by one (statics.c). */
 #include <string.h>
 
 #include "image/planner.h"
@@ -27,7 +27,7 @@ static bool is_refreshed(const char *name)
 	       strcmp(name, ".fini_array") == 0 || strcmp(name, ".preinit_array") == 0;
 }
 
-/* ---- sizes ---- */
+/* ---- shape ---- */
 
 static size_t count_named(const struct elf_file *e, const char *name)
 {
@@ -37,25 +37,27 @@ static size_t count_named(const struct elf_file *e, const char *name)
 	return n;
 }
 
+/* Objects keep the places that the first build gave them, so less alignment than there does no harm. */
 static void compare_shape(struct planner *x, const struct elf_section *a, const struct elf_section *b)
 {
-	if (a->h.sh_size != b->h.sh_size)
+	const struct elf_section *v = elf_file__section(x->p->vapi, a->name);
+	if (a->h.sh_type != b->h.sh_type || a->h.sh_flags != b->h.sh_flags || !v ||
+	    v->h.sh_addralign < b->h.sh_addralign)
+		planner__refuse(x, "state-shape", "%s has another type or alignment in the new build", a->name);
+	else if ((a->h.sh_flags & SHF_TLS) && a->h.sh_size != b->h.sh_size)
 		planner__refuse(x, "state-size", "%s is %lu bytes in the old build and %lu in the new", a->name,
 				a->h.sh_size, b->h.sh_size);
-	else if (a->h.sh_type != b->h.sh_type || a->h.sh_flags != b->h.sh_flags ||
-		 a->h.sh_addralign != b->h.sh_addralign)
-		planner__refuse(x, "state-shape", "%s has another type or alignment in the new build", a->name);
 }
 
 static void compare_sections(struct planner *x)
 {
-	const struct elf_file *vapi = x->p->vapi, *next = x->p->next;
-	for (size_t i = 1; i < vapi->n_sections; i++) {
-		const struct elf_section *a = &vapi->sections[i];
-		if (!is_state(vapi, a) || is_linker_made(a->name))
+	const struct elf_file *live = x->p->live, *next = x->p->next;
+	for (size_t i = 1; i < live->n_sections; i++) {
+		const struct elf_section *a = &live->sections[i];
+		if (!is_state(live, a) || is_linker_made(a->name))
 			continue;
 		const struct elf_section *b = elf_file__section(next, a->name);
-		if (count_named(vapi, a->name) > 1)
+		if (count_named(live, a->name) > 1 || count_named(next, a->name) > 1)
 			planner__refuse(x, "state-shape", "several sections are called %s", a->name);
 		else if (!b || !is_state(next, b))
 			planner__refuse(x, "state-size", "%s (%lu bytes) is not in the new build", a->name,
@@ -67,14 +69,15 @@ static void compare_sections(struct planner *x)
 		const struct elf_section *b = &next->sections[i];
 		if (!is_state(next, b))
 			continue;
-		const struct elf_section *a = elf_file__section(vapi, b->name);
-		if ((!a || !is_state(vapi, a)) && !is_got(b->name))
+		const struct elf_section *a = elf_file__section(live, b->name);
+		if ((!a || !is_state(live, a)) && !is_got(b->name))
 			planner__refuse(x, "state-size", "%s (%lu bytes) is new in the new build", b->name,
 					b->h.sh_size);
 	}
 }
 
-static void list_state(const struct elf_file *e, const struct elf_file *vapi, state_list *out)
+static void list_state(const struct elf_file *e, const struct elf_file *vapi, const struct elf_file *live,
+		       state_list *out)
 {
 	for (size_t i = 1; i < e->n_sections; i++) {
 		const struct elf_section *b = &e->sections[i];
@@ -82,8 +85,14 @@ static void list_state(const struct elf_file *e, const struct elf_file *vapi, st
 		    (b->h.sh_flags & SHF_TLS)) /* TLS: offsets into the thread's block, not addresses */
 			continue;
 		const struct elf_section *a = elf_file__section(vapi, b->name);
-		struct state_section s = {b->h.sh_addr, b->h.sh_addr + b->h.sh_size,
-					  a && is_state(vapi, a) ? a->h.sh_addr : 0, b->name, is_got(b->name)};
+		const struct elf_section *l = elf_file__section(live, b->name);
+		struct state_section s = {.start = b->h.sh_addr,
+					  .end = b->h.sh_addr + b->h.sh_size,
+					  .home = a && is_state(vapi, a) ? a->h.sh_addr : 0,
+					  .name = b->name,
+					  .got = is_got(b->name),
+					  .refreshed = is_refreshed(b->name),
+					  .live = l && is_state(live, l) ? l->h.sh_addr : 0};
 		size_t k = out->n;
 		vec__push(out, s);
 		for (; k > 0 && out->items[k - 1].start > s.start; k--) {
@@ -111,116 +120,91 @@ static void compare_tls(struct planner *x)
 				a ? a->p_memsz : 0, a ? a->p_align : 0, b ? b->p_memsz : 0, b ? b->p_align : 0);
 }
 
-/* ---- contents ---- */
+/* ---- objects ---- */
 
-static bool same_symbol(const struct elf_file *a, uint32_t i, const struct elf_file *b, uint32_t k)
+static struct state_section *named(state_list *l, const char *name)
 {
-	const struct elf_symbol *s = &a->symbols[i], *t = &b->symbols[k];
-	return strcmp(s->name, t->name) == 0 && strcmp(s->version, t->version) == 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (strcmp(l->items[i].name, name) == 0)
+			return &l->items[i];
+	return NULL;
 }
 
-static void compare_pointer(struct planner *x, const struct elf_section *s, const struct elf_reloc *a,
-			    const struct elf_reloc *b)
+static const struct piece *piece_at(const struct live_map *m, vaddr_t a)
 {
-	const struct elf_file *live = x->p->live, *next = x->p->next;
-	uint64_t offset = a->where - s->h.sh_addr;
-	if (a->type != b->type) {
-		planner__refuse(x, "state-pointers", "%s+0x%lx is another kind of pointer in the new build", s->name,
-				offset);
-		return;
-	}
-	if (a->symbol || b->symbol) {
-		if (!same_symbol(live, a->symbol, next, b->symbol) || a->addend != b->addend)
-			planner__refuse(x, "state-pointers",
-					"%s+0x%lx points to %s in the old build and to %s in the new", s->name, offset,
-					live->symbols[a->symbol].name, next->symbols[b->symbol].name);
-		return;
-	}
-	if (a->type == R_X86_64_TPOFF64 || a->type == R_X86_64_DTPOFF64) {
-		if (a->addend != b->addend)
-			planner__refuse(x, "state-pointers", "%s+0x%lx is another thread-local offset in the new build",
-					s->name, offset);
-		return;
-	}
-	vaddr_t old = elf_file__behind_stub(live, (vaddr_t)a->addend),
-		new = elf_file__behind_stub(next, (vaddr_t)b->addend);
-	bool old_code = elf_file__is_code(live, old), new_code = elf_file__is_code(next, new);
-	if (old_code != new_code || elf_file__is_data(live, old) != elf_file__is_data(next, new)) {
-		planner__refuse(x, "state-pointers", "%s+0x%lx points to something else in the new build", s->name,
-				offset);
-	} else if (old_code) {
-		if (!code__function_starting(x->p->live_code, old) || !code__function_starting(x->p->next_code, new)) {
-			planner__refuse(x, "code-labels", "%s+0x%lx points into the middle of a function", s->name,
-					offset);
-		} else if (match__successor(x->p->match, old) != new) {
-			FREE_CLEANUP char *from = code__describe(x->p->live_code, old);
-			FREE_CLEANUP char *to = code__describe(x->p->next_code, new);
-			planner__refuse(x, "state-pointers",
-					"%s+0x%lx points to %s in the old build and to %s in the new", s->name, offset,
-					from, to);
-		}
-	} else if (elf_file__is_data(live, old) && layout__home_of_live(x, old) != layout__home(x, new)) {
-		planner__refuse(x, "state-pointers", "%s+0x%lx points to other data in the new build", s->name, offset);
-	}
-}
-
-/* The first relocation at or behind `a`. */
-static size_t first_reloc(const struct elf_file *e, vaddr_t a)
-{
-	size_t lo = 0, hi = e->relocs.n;
+	const struct piece *before = NULL;
+	size_t lo = 0, hi = m ? m->n_pieces : 0;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
-		if (e->relocs.items[mid].where < a)
+		if (m->pieces[mid].at <= a) {
+			before = &m->pieces[mid];
 			lo = mid + 1;
-		else
+		} else {
 			hi = mid;
-	}
-	return lo;
-}
-
-static void compare_bytes(struct planner *x, const struct elf_section *a, const struct elf_section *b, uint64_t from,
-			  uint64_t to)
-{
-	if (!a->data || !b->data || from >= to || memcmp(a->data + from, b->data + from, to - from) == 0)
-		return;
-	while (a->data[from] == b->data[from])
-		from++;
-	planner__refuse(x, "state-contents", "the initial contents of %s differ at 0x%lx", a->name, from);
-}
-
-static void compare_contents(struct planner *x, const struct elf_section *a, const struct elf_section *b)
-{
-	const struct elf_file *live = x->p->live, *next = x->p->next;
-	size_t i = first_reloc(live, a->h.sh_addr), k = first_reloc(next, b->h.sh_addr);
-	uint64_t done = 0;
-	for (;;) {
-		uint64_t oa = i < live->relocs.n ? live->relocs.items[i].where - a->h.sh_addr : UINT64_MAX;
-		uint64_t ob = k < next->relocs.n ? next->relocs.items[k].where - b->h.sh_addr : UINT64_MAX;
-		bool in_a = oa < a->h.sh_size, in_b = ob < b->h.sh_size;
-		if (!in_a && !in_b)
-			break;
-		if (oa != ob) {
-			planner__refuse(x, "state-pointers", "%s+0x%lx is a pointer in one build only", a->name,
-					oa < ob ? oa : ob);
-			return;
 		}
-		compare_bytes(x, a, b, done, oa);
-		compare_pointer(x, a, &live->relocs.items[i++], &next->relocs.items[k++]);
-		done = oa + 8;
 	}
-	compare_bytes(x, a, b, done, a->h.sh_size);
+	return before && a - before->at <= before->len ? before : NULL;
 }
 
-static void compare_all_contents(struct planner *x)
+/* Sections of live whose objects are not where section and offset say. */
+static void mark_live_pieces(struct planner *x)
+{
+	for (size_t i = 0; x->map && i < x->map->n_pieces; i++)
+		for (size_t k = 0; k < x->live_state.n; k++) {
+			struct state_section *s = &x->live_state.items[k];
+			s->by_object = s->by_object || x->map->pieces[i].at - s->start < s->end - s->start;
+		}
+}
+
+/* The start of what holds `a`, for all that addresses in the code and in pointers say. */
+static vaddr_t start_around(const struct code *c, vaddr_t from, vaddr_t a)
+{
+	vaddr_t start = from;
+	for (size_t i = 0; i < c->refs.n; i++)
+		if (c->refs.items[i].target <= a && c->refs.items[i].target > start)
+			start = c->refs.items[i].target;
+	for (size_t i = 0; i < c->elf->relocs.n; i++) {
+		vaddr_t to = (vaddr_t)c->elf->relocs.items[i].addend;
+		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE && to <= a && to > start)
+			start = to;
+	}
+	return start;
+}
+
+/* The first word that is a pointer in one build only, or other bytes in each; 0: none, or no contents. */
+static vaddr_t where_they_part(const struct planner *x, const struct state_section *s, const struct state_section *old)
 {
 	const struct elf_file *live = x->p->live, *next = x->p->next;
-	for (size_t i = 1; i < live->n_sections; i++) {
-		const struct elf_section *a = &live->sections[i];
-		if (!is_state(live, a) || is_linker_made(a->name))
+	for (uint64_t i = 0; i + 8 <= s->end - s->start && i + 8 <= old->end - old->start; i += 8) {
+		const uint8_t *a = elf_file__at(live, old->start + i, 8), *b = elf_file__at(next, s->start + i, 8);
+		bool p = elf_file__reloc_at(live, old->start + i), q = elf_file__reloc_at(next, s->start + i);
+		if (!a || !b)
+			return 0;
+		if (p != q || (!p && memcmp(a, b, 8) != 0))
+			return s->start + i;
+	}
+	return 0;
+}
+
+static void refuse_size(struct planner *x, const struct state_section *s, const struct state_section *old)
+{
+	vaddr_t at = where_they_part(x, s, old);
+	FREE_CLEANUP char *hint = at ? xasprintf("; they part at +0x%lx, in what starts at +0x%lx", at - s->start,
+						 start_around(x->p->next_code, s->start, at) - s->start)
+				     : xstrdup("");
+	planner__refuse(x, "state-size",
+			"%s is %lu bytes in the old build and %lu in the new, and no symbols tell its objects apart%s",
+			s->name, old->end - old->start, s->end - s->start, hint);
+}
+
+static void map_objects(struct planner *x)
+{
+	for (size_t i = 0; i < x->state.n; i++) {
+		struct state_section *s = &x->state.items[i], *old = named(&x->live_state, s->name);
+		if (!old || is_linker_made(s->name))
 			continue;
-		const struct elf_section *b = elf_file__section(next, a->name);
-		if (b && is_state(next, b) && a->h.sh_size == b->h.sh_size)
-			compare_contents(x, a, b);
+		if (!statics__map(x, s, old) && old->end - old->start != s->end - s->start)
+			refuse_size(x, s, old);
 	}
 }
 
@@ -245,10 +229,13 @@ static void check_relro(struct planner *x)
 void layout__check(struct planner *x)
 {
 	compare_sections(x);
-	list_state(x->p->next, x->p->vapi, &x->state);
-	list_state(x->p->live, x->p->vapi, &x->live_state);
+	list_state(x->p->next, x->p->vapi, x->p->live, &x->state);
+	list_state(x->p->live, x->p->vapi, x->p->live, &x->live_state);
+	mark_live_pieces(x);
+	map_objects(x);
+	statics__record(x);
 	compare_tls(x);
-	compare_all_contents(x);
+	contents__compare(x);
 	check_relro(x);
 }
 
@@ -268,12 +255,6 @@ static const struct state_section *section_in(const state_list *l, vaddr_t a)
 	return before && a - before->end < LLU_PAGE ? before : NULL;
 }
 
-static vaddr_t home_in(const state_list *l, vaddr_t a)
-{
-	const struct state_section *s = section_in(l, a);
-	return s && s->home ? s->home + (a - s->start) : 0;
-}
-
 const struct state_section *layout__section(const struct planner *x, vaddr_t a)
 {
 	return section_in(&x->state, a);
@@ -281,10 +262,65 @@ const struct state_section *layout__section(const struct planner *x, vaddr_t a)
 
 vaddr_t layout__home(const struct planner *x, vaddr_t a)
 {
-	return home_in(&x->state, a);
+	const struct state_section *s = section_in(&x->state, a);
+	if (s && s->by_object) {
+		const struct static_object *o = statics__object_at(x, a);
+		if (!o)
+			o = statics__object_before(x, a);
+		if (!o)
+			return 0;
+		vaddr_t home = o->live ? layout__home_of_live(x, o->live) : o->home;
+		return home ? home + (a - o->at) : 0;
+	}
+	return s && s->live ? layout__home_of_live(x, s->live + (a - s->start)) : 0;
 }
 
 vaddr_t layout__home_of_live(const struct planner *x, vaddr_t a)
 {
-	return home_in(&x->live_state, a);
+	const struct state_section *s = section_in(&x->live_state, a);
+	if (s && s->by_object) {
+		const struct piece *p = piece_at(x->map, a);
+		return p ? p->home + (a - p->at) : 0;
+	}
+	return s && s->home ? s->home + (a - s->start) : 0;
+}
+
+vaddr_t layout__meant_by_live(const struct planner *x, vaddr_t a)
+{
+	vaddr_t home = layout__home_of_live(x, a);
+	const struct piece *before = a ? piece_at(x->map, a - 1) : NULL; /* of the section in front, too */
+	bool ends = before && a - before->at == before->len;
+	return ends && before->home + before->len != home ? 0 : home;
+}
+
+vaddr_t layout__meant_by(const struct planner *x, const struct ref *r)
+{
+	return r->kind == REF_ADDRESS ? layout__meant_by_live(x, r->target) : layout__home_of_live(x, r->target);
+}
+
+/* Does an object of live, as symbols have it, start or end at `a`? */
+static bool live_starts(const struct planner *x, vaddr_t a)
+{
+	vaddr_t start;
+	uint64_t size;
+	return statics__symbol(x->p->live, a, &start, &size) && start == a;
+}
+
+static bool live_ends(const struct planner *x, vaddr_t a)
+{
+	vaddr_t start;
+	uint64_t size;
+	return statics__symbol(x->p->live, a - 1, &start, &size) && start + size == a;
+}
+
+/* Objects that lie side by side in next may lie apart in VAPI space. */
+vaddr_t layout__decide(const struct planner *x, vaddr_t a, vaddr_t old)
+{
+	const struct static_object *o = statics__object_at(x, a), *before = statics__object_before(x, a);
+	vaddr_t home = layout__home(x, a), end = before ? layout__home(x, before->at) + before->size : 0;
+	if (!before || home == end)
+		return home;
+	if (old && o && o->live == old && !live_ends(x, old))
+		return home;
+	return old && before->live && old == before->live + before->size && !live_starts(x, old) ? end : 0;
 }

@@ -422,6 +422,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		rebind__all(&x);
 		if (!proof__judge(&x))
 			gate__judge(&x);
+		contents__settle(&x);
 		free(old.items);
 		free(new.items);
 	}
@@ -429,6 +430,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	put_tools_away(p);
 	vec__free(&x.state);
 	vec__free(&x.live_state);
+	vec__free(&x.objects);
+	vec__free(&x.changed_values);
 	vec__free(&x.strings);
 	vec__free(&x.targets);
 	free(x.target_homes);
@@ -474,6 +477,8 @@ void plan__free(struct plan *p)
 	vec__free(&p->patches);
 	vec__free(&p->new_got);
 	vec__free(&p->words);
+	vec__free(&p->own_words);
+	vec__free(&p->pieces);
 	vec__free(&p->consts);
 	vec__free(&p->unwind);
 	free(p->slots);
@@ -489,6 +494,11 @@ void plan__free(struct plan *p)
 void plan__cleanup(struct plan **p)
 {
 	plan__free(*p);
+}
+
+vaddr_t plan__place(const struct plan *p, vaddr_t base, vaddr_t home)
+{
+	return home >= HOME_OWN ? base + p->own_at + (home - HOME_OWN) : home;
 }
 
 vaddr_t plan__successor(const struct plan *p, vaddr_t function)
@@ -510,5 +520,9 @@ void live_map__free(struct live_map *m)
 	free(m->slots);
 	free(m->consts);
 	free(m->held);
+	free(m->pieces);
+	for (size_t i = 0; i < m->n_past; i++)
+		free(m->past[i].pieces);
+	free(m->past);
 	*m = (struct live_map){0};
 }

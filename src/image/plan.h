@@ -21,6 +21,16 @@
 /* Of a slot: its function is not in the build, an older image that has it stays mapped for it. */
 #define SLOT_HELD UINT64_MAX
 
+/* An object of a build's static data and where it lives, where section and offset do not say. */
+struct piece {
+	vaddr_t at; /* in the build's file */
+	uint64_t len;
+	vaddr_t home; /* VAPI space */
+};
+
+/* In a plan, an address in VAPI space of HOME_OWN or more is an offset into the image's own data. */
+#define HOME_OWN (1ULL << 62)
+
 /* Where things of the live build are, beyond what its file says. All empty for vapi's own code. */
 struct live_map {
 	vaddr_t base;   /* of the live image in VAPI space; 0 for vapi's own code */
@@ -39,6 +49,15 @@ struct live_map {
 		vaddr_t home; /* in VAPI space: where its identity is */
 	} * consts;           /* sorted by `at` */
 	size_t n_consts;
+	struct piece *pieces; /* sorted by `at`; a section that has any has all of its objects here */
+	size_t n_pieces;
+	struct past_image {
+		uint8_t build_id[VAPI_BUILD_ID_MAX];
+		uint32_t build_id_len;
+		struct piece *pieces; /* its objects that lie behind it */
+		size_t n_pieces;
+	} * past; /* older images, still mapped, that have objects of their own */
+	size_t n_past;
 };
 void live_map__free(struct live_map *m);
 
@@ -52,25 +71,26 @@ struct reason {
 struct patch {
 	vaddr_t site; /* in next's file */
 	vaddr_t from; /* what the value is relative to, in next's file */
-	vaddr_t to;   /* VAPI space; for own_got, an offset into the image's own GOT */
+	vaddr_t to;   /* VAPI space or own data; for own_got, an offset into the image's own GOT */
 	bool own_got;
 };
 
-/* A GOT slot of the image's own, for what vapi's GOT lacks. It lies behind the image. */
+/* A GOT slot of the image's own, for what vapi's GOT lacks, or a word of its own data. They lie behind the image. */
 struct new_got {
 	enum { NEW_GOT_SYMBOL, NEW_GOT_VALUE, NEW_GOT_TPOFF } kind;
 	const char *name, *version; /* NEW_GOT_SYMBOL: what to look up in the library's scope */
 	bool weak;
-	uint64_t value; /* NEW_GOT_VALUE, or the offset for NEW_GOT_TPOFF */
-	bool relative;  /* the value is an address in VAPI space, or, when `in_image`, of next's file */
+	uint64_t value; /* NEW_GOT_VALUE, the offset for NEW_GOT_TPOFF, or what is added to the symbol */
+	bool relative;  /* the value is an address in VAPI space or own data, or, when `in_image`, of next's file */
 	bool in_image;
 };
 
-/* A word of read-only data and what it is to hold: an address in VAPI space, or in next's image. */
+/* A word of read-only data and what it is to hold: an address in VAPI space, or in next's image, or no address. */
 struct relro_word {
 	vaddr_t where; /* VAPI space */
 	vaddr_t value;
 	bool in_image; /* value is an address of next's file */
+	uint8_t plain; /* so many bytes of `value` are written as they are; 0: it is an address */
 };
 
 /* What is known of the layout of objects in the heap (gate.h). */
@@ -104,12 +124,15 @@ struct plan {
 	VEC(struct patch) patches;
 	VEC(struct new_got) new_got;
 	VEC(struct relro_word) words;
+	VEC(struct new_got) own_words; /* objects of next that no older build has: read-only, behind the image */
+	VEC(struct piece) pieces;      /* next's objects, of sections that are laid out otherwise than vapi's */
 	VEC(struct live_const) consts; /* next's constants that live on at an older home */
 	vaddr_t *slots;     /* per slot of the VAPI: next's function; 0: unused. For an IFUNC slot, its resolver */
 	unwind_rows unwind; /* of next, addresses of its file */
 	VEC(struct succession) functions; /* all of live's, in address order */
-	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT included */
+	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT and data included */
 	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */
+	uint64_t own_at;    /* offset of the image's own data; 0 when it has none */
 	struct plan_counts counts;
 	char *overrule;      /* what the overrule file had to say to this plan, or NULL */
 	bool not_to_keep;    /* something could not be read that may be readable another time */
@@ -130,6 +153,9 @@ void plan__require_proof(struct plan *p);
 vaddr_t plan__stub(struct plan *p, vaddr_t function);
 void plan__free(struct plan *p);
 void plan__cleanup(struct plan **p);
+
+/* An address of VAPI space for an image at `base`: settles what is HOME_OWN or more. */
+vaddr_t plan__place(const struct plan *p, vaddr_t base, vaddr_t home);
 
 /* The function of next that takes over from live's function at `function` (an address of live's
  * file, inside the function too: then the function that holds it); 0 if none. */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC "LLUPLAN"
-enum { PLAN_FILE_VERSION = 1 };
+enum { PLAN_FILE_VERSION = 2 };
 
 struct head {
 	char magic[8];
@@ -44,6 +44,12 @@ static void hash_map(struct sha256_ctx *h, const struct live_map *m)
 		hash_bytes(h, m->held[i].build_id, m->held[i].build_id_len);
 	}
 	hash_bytes(h, m->consts, m->n_consts * sizeof(struct live_const));
+	hash_bytes(h, m->pieces, m->n_pieces * sizeof(struct piece));
+	hash_number(h, m->n_past);
+	for (size_t i = 0; i < m->n_past; i++) {
+		hash_bytes(h, m->past[i].build_id, m->past[i].build_id_len);
+		hash_bytes(h, m->past[i].pieces, m->past[i].n_pieces * sizeof(struct piece));
+	}
 }
 
 struct plan_key plan_key__make(const struct plan_inputs *in)
@@ -217,6 +223,17 @@ static void word(struct io *io, struct relro_word *w)
 	number(io, &w->where);
 	number(io, &w->value);
 	flag(io, &w->in_image);
+	uint64_t plain = w->plain;
+	number(io, &plain);
+	io->damaged = io->damaged || plain > 8;
+	w->plain = (uint8_t)plain;
+}
+
+static void piece(struct io *io, struct piece *q)
+{
+	number(io, &q->at);
+	number(io, &q->len);
+	number(io, &q->home);
 }
 
 static void constant(struct io *io, struct live_const *c)
@@ -269,9 +286,9 @@ static void counts(struct io *io, struct plan_counts *c)
 /* Whoever adds something to a plan: give it a line below, or say that it is not kept (borrowed files, overrule,
  * not_to_keep, kept, tools), raise PLAN_FILE_VERSION, and put the new size here. (A field that fits into a hole of a
  * struct goes unnoticed.) */
-_Static_assert(sizeof(struct plan) == 368 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
+_Static_assert(sizeof(struct plan) == 424 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
 		   sizeof(struct new_got) == 48 && sizeof(struct relro_word) == 24 && sizeof(struct live_const) == 16 &&
-		   sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 24,
+		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 24,
 	       "plan_file.c does not know all of a plan");
 
 static void fields(struct io *io, struct plan *p)
@@ -282,12 +299,15 @@ static void fields(struct io *io, struct plan *p)
 	LIST(io, &p->patches, patch);
 	LIST(io, &p->new_got, own_got);
 	LIST(io, &p->words, word);
+	LIST(io, &p->own_words, own_got);
+	LIST(io, &p->pieces, piece);
 	LIST(io, &p->consts, constant);
 	slots(io, p);
 	LIST(io, &p->unwind, unwind);
 	LIST(io, &p->functions, succession);
 	number(io, &p->image_len);
 	number(io, &p->got_at);
+	number(io, &p->own_at);
 	counts(io, &p->counts);
 }
 
@@ -318,7 +338,8 @@ static bool lengths_are_sane(const struct plan *p)
 {
 	const uint64_t max = 1ULL << 40;
 	return p->image_len < max && p->image_len % LLU_PAGE == 0 && p->got_at <= p->image_len &&
-	       p->new_got.n <= (p->image_len - p->got_at) / 8;
+	       p->new_got.n <= (p->image_len - p->got_at) / 8 && p->own_at <= p->image_len &&
+	       p->own_words.n <= (p->image_len - p->own_at) / 8;
 }
 
 /* ---- the whole ---- */

@@ -1,4 +1,5 @@
-/* Shared by the files that make a plan (plan.c, layout.c, constants.c, rebind.c); not for others. */
+/* Shared by the files that make a plan (plan.c, layout.c, statics.c, contents.c, constants.c, rebind.c); not for
+ * others. */
 #ifndef LLU_IMAGE_PLANNER_H
 #define LLU_IMAGE_PLANNER_H
 
@@ -9,7 +10,29 @@ struct state_section {
 	vaddr_t start, end; /* in its file */
 	vaddr_t home;       /* in vapi */
 	const char *name;
-	bool got; /* .got, .got.plt: slots are matched one by one */
+	bool got;       /* .got, .got.plt: slots are matched one by one */
+	bool refreshed; /* read-only after relocation: takes next's contents */
+	bool by_object; /* its objects are mapped one by one: planner.objects, or the pieces of the live map */
+	vaddr_t live;   /* of next: where the section of that name starts in live's file, or 0 */
+};
+
+/* An object of a section that is mapped object by object. */
+struct static_object {
+	vaddr_t at; /* in its file */
+	uint64_t size;
+	const char *name;
+	vaddr_t live; /* of next: the object of live that it takes over from, or 0: it is new */
+	vaddr_t home; /* of a new one: where it is to be (VAPI space or own data) */
+	bool alone;   /* nothing else ends where it starts */
+	bool aliased; /* it has several names */
+};
+
+typedef VEC(struct static_object) object_list;
+
+/* An initial value of writable data that changed; the value that the process has stays. */
+struct changed_value {
+	vaddr_t live, next; /* the aligned word or scalar, in their files */
+	uint64_t size;
 };
 
 /* A link-time relocation (-Wl,--emit-relocs) of a pc-relative value: what it was meant to lead to. */
@@ -36,8 +59,11 @@ struct planner {
 	struct plan *p;
 	const struct live_map *map;
 	state_list state, live_state; /* of next and live, in address order */
-	vaddr_list targets;           /* what next refers to outside code and state, sorted: bounds of constants */
-	vaddr_t *target_homes;        /* the older home decided for each of them, or 0 */
+	object_list objects;          /* of next, of sections that are mapped object by object; in address order */
+	VEC(struct changed_value) changed_values;
+	size_t disagreements;  /* references of unchanged code that lead elsewhere than before */
+	vaddr_list targets;    /* what next refers to outside code and state, sorted: bounds of constants */
+	vaddr_t *target_homes; /* the older home decided for each of them, or 0 */
 	VEC(struct known_string) strings;
 	vaddr_list proven;          /* addresses of next's state that both builds use alike, sorted */
 	VEC(size_t) vapi_got;       /* vapi's relocations that fill its GOT, by index */
@@ -52,11 +78,37 @@ void planner__remark(struct planner *x, const char *fmt, ...) __attribute__((for
 /* layout.c: proves that the state of both builds has the same layout, or refuses; fills x->state. */
 void layout__check(struct planner *x);
 /* Where an address of next's state lives; 0 for what is no state. An address at the end of a section
- * or in the padding behind it belongs to it. */
+ * or in the padding behind it belongs to it. In a section that is mapped object by object: the object that holds
+ * it, else the one that ends there, else 0. */
 vaddr_t layout__home(const struct planner *x, vaddr_t next);
+/* The same for an address that may be the end of one object as well as the start of another; `old` is what the
+ * old build has in the same place, or 0. 0 when it cannot be decided. */
+vaddr_t layout__decide(const struct planner *x, vaddr_t next, vaddr_t old);
 const struct state_section *layout__section(const struct planner *x, vaddr_t next);
-/* The same for an address of live's state. */
+/* The same for an address of live's state, as the start of an object or a place within one; and as what code or a
+ * pointer means by it: 0 where it may be the end of an object as well, whose home is elsewhere. */
+vaddr_t layout__meant_by_live(const struct planner *x, vaddr_t live);
+/* What a reference of live's code means: what is accessed is within an object, what is taken may be an end. */
+vaddr_t layout__meant_by(const struct planner *x, const struct ref *live);
 vaddr_t layout__home_of_live(const struct planner *x, vaddr_t live);
+
+/* statics.c: maps the objects of a section one by one where symbols tell them apart in both builds. `s` is next's
+ * section, `old` live's. False: nothing to do, the section is laid out alike, or symbols do not say. */
+bool statics__map(struct planner *x, struct state_section *s, const struct state_section *old);
+/* The object of next that holds `a`, or NULL. */
+const struct static_object *statics__object_at(const struct planner *x, vaddr_t a);
+/* The one that ends at `a`, or NULL. */
+const struct static_object *statics__object_before(const struct planner *x, vaddr_t a);
+/* Writes down where each object of next is, for the update after this one. */
+void statics__record(struct planner *x);
+/* The symbol that names exactly one object of `e` around `a`: its name, start and size; NULL if none does. */
+const char *statics__symbol(const struct elf_file *e, vaddr_t a, vaddr_t *start, uint64_t *size);
+
+/* contents.c: compares initial contents of live's state and next's, and lists what is refreshed or noted. */
+void contents__compare(struct planner *x);
+/* Once references and types have been judged: lists the initial values that changed, or refuses where it is not
+ * certain that they are the same variables. */
+void contents__settle(struct planner *x);
 
 /* constants.c: the older home of a constant at `next` that corresponds to the one at `live` (0 when
  * not known), when both hold the same; 0 when it has none and the image's own copy is to be used. */

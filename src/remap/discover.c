@@ -132,6 +132,33 @@ static struct err *read_image(const struct process *p, const struct mappings *ma
 	return NULL;
 }
 
+/* Objects that older images have behind them: whoever got their address from old code still has it. */
+static struct err *read_past(const struct process *p, const struct mappings *maps, struct loaded *l)
+{
+	l->map.past = xcalloc(VAPI_IMAGES_MAX, sizeof(*l->map.past));
+	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++) {
+		const struct vapi_image *image = &l->header.image[i];
+		struct past_image past = {.build_id_len = image->build_id_len};
+		if (image->state != VAPI_IMAGE_MAPPED || image == loaded__live_image(l))
+			continue;
+		const struct mapping *m = mappings__at(maps, loaded__at(l, image->base));
+		if (!m || m->inode == 0)
+			return err__new(ERR_REFUSED, 0, l->path, NULL, "an image that the header names is not mapped");
+		CLOSE_CLEANUP int fd = -1;
+		FREE_CLEANUP struct piece *all = NULL;
+		size_t n;
+		TRY(process__open_mapped(p, m, &fd));
+		TRY(image_file__read_pieces(fd, m->path, &all, &n));
+		memcpy(past.build_id, image->build_id, sizeof(past.build_id));
+		past.pieces = xcalloc(n, sizeof(*all));
+		for (size_t k = 0; k < n; k++)
+			if (all[k].home >= l->vapi->vapi.window)
+				past.pieces[past.n_pieces++] = all[k];
+		l->map.past[l->map.n_past++] = past;
+	}
+	return NULL;
+}
+
 /* What each slot holds says better than any record which function it stands for now: one of the live
  * build, one that only an older image has, or none yet. IFUNC slots hold a variant; for them the
  * record names the resolver. */
@@ -254,6 +281,7 @@ static struct err *read_library(const struct process *p, const struct mappings *
 	TRY(check_vapi(l, maps, m));
 	TRY(read_header(p, l));
 	TRY(read_image(p, maps, l));
+	TRY(read_past(p, maps, l));
 	TRY(read_slots(p, l));
 	look_at_next(p, l);
 	return NULL;

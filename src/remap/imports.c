@@ -3,12 +3,12 @@
 
 size_t imports__count(const struct plan *plan)
 {
-	return plan->new_got.n;
+	return plan->new_got.n + plan->own_words.n;
 }
 
 static const struct new_got *word_of(const struct plan *plan, size_t i)
 {
-	return &plan->new_got.items[i];
+	return i < plan->new_got.n ? &plan->new_got.items[i] : &plan->own_words.items[i - plan->new_got.n];
 }
 
 bool imports__any(const struct plan *plan)

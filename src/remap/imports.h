@@ -18,7 +18,7 @@ struct provider {
 	size_t order;      /* position in the commit; meaningless without a plan */
 };
 
-/* The words of a plan that may be imports, in the order of imports__resolve(): its new_got. */
+/* The words of a plan that may be imports, in the order of imports__resolve(): its new_got, then its own_words. */
 size_t imports__count(const struct plan *plan);
 /* Has the plan any imports that vapi does not have? */
 bool imports__any(const struct plan *plan);

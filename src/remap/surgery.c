@@ -62,6 +62,7 @@ void surgery__free(struct surgery *s)
 	free(s->bytes);
 	free(s->stored.path);
 	free(s->got);
+	free(s->own);
 	free(s->table);
 	free(s);
 }
@@ -238,6 +239,7 @@ struct err *surgery__prepare(struct surgery *s, struct hand *h)
 	if (!s->mapped) {
 		TRY(map_image(s, h));
 		TRY(map_words(s, h, s->plan->got_at, s->got, s->plan->new_got.n));
+		TRY(map_words(s, h, s->plan->own_at, s->own, s->plan->own_words.n));
 	}
 	return map_shadows(s, h);
 }

@@ -27,10 +27,12 @@ static struct err *fill_word(const struct surgery *s, const struct new_got *g, t
 {
 	switch (g->kind) {
 	case NEW_GOT_SYMBOL:
-		*out = import.v;
+		*out = import.v ? import.v + g->value : 0;
 		return NULL;
 	case NEW_GOT_VALUE:
-		*out = g->relative ? surgery__at(s, g->value + (g->in_image ? s->base : 0)).v : g->value;
+		*out = g->relative
+			   ? surgery__at(s, plan__place(s->plan, s->base, g->value) + (g->in_image ? s->base : 0)).v
+			   : g->value;
 		return NULL;
 	case NEW_GOT_TPOFF:
 		TRY(tls_offset(s, out));
@@ -45,8 +47,12 @@ struct err *surgery__fill_got(struct surgery *s)
 	const struct plan *p = s->plan;
 	free(s->got);
 	s->got = xcalloc(p->new_got.n, sizeof(uint64_t));
+	free(s->own);
+	s->own = xcalloc(p->own_words.n, sizeof(uint64_t));
 	for (size_t i = 0; i < p->new_got.n; i++)
 		TRY(fill_word(s, &p->new_got.items[i], s->imports[i], &s->got[i]));
+	for (size_t i = 0; i < p->own_words.n; i++)
+		TRY(fill_word(s, &p->own_words.items[i], s->imports[p->new_got.n + i], &s->own[i]));
 	return NULL;
 }
 
@@ -169,27 +175,29 @@ struct vrange surgery__relro_pages(const struct elf_file *v)
 	return (struct vrange){0, 0};
 }
 
-static struct err *shadow_words(struct surgery *s)
+/* What a word of read-only data is to hold; returns its length in bytes. */
+static size_t word_value(const struct surgery *s, const struct relro_word *w, uint64_t *value)
 {
-	struct vrange pages = surgery__relro_pages(s->l->vapi);
-	if (s->plan->words.n == 0)
-		return NULL;
+	*value = w->plain ? w->value
+			  : surgery__at(s, plan__place(s->plan, s->base, w->value) + (w->in_image ? s->base : 0)).v;
+	return w->plain ? w->plain : 8;
+}
+
+/* Shadows for the pages of a range that words change. Words outside of it are left alone. */
+static struct err *shadow_range(struct surgery *s, struct vrange pages)
+{
 	size_t len = pages.end - pages.start;
-	FREE_CLEANUP uint8_t *now = xmalloc(len), *want = xmalloc(len);
-	if (len)
-		TRY(process__read(s->p, surgery__at(s, pages.start), now, len));
-	if (len)
-		memcpy(want, now, len);
+	if (!len)
+		return NULL;
+	FREE_CLEANUP uint8_t *now = xmalloc(len);
+	TRY(process__read(s->p, surgery__at(s, pages.start), now, len));
+	FREE_CLEANUP uint8_t *want = xmemdup(now, len);
 	for (size_t i = 0; i < s->plan->words.n; i++) {
 		const struct relro_word *w = &s->plan->words.items[i];
-		uint64_t value = surgery__at(s, w->value + (w->in_image ? s->base : 0)).v, have;
-		if (w->where >= pages.start && w->where + 8 <= pages.end) {
-			memcpy(want + (w->where - pages.start), &value, 8);
-			continue;
-		}
-		TRY(process__read(s->p, surgery__at(s, w->where), &have, 8));
-		if (have != value)
-			return surgery__refuse(s, "read-only data changes that is not on read-only pages of its own");
+		uint64_t value;
+		size_t n = word_value(s, w, &value);
+		if (w->where >= pages.start && w->where + n <= pages.end)
+			memcpy(want + (w->where - pages.start), &value, n);
 	}
 	for (size_t i = 0; i < len; i += LLU_PAGE) {
 		if (memcmp(now + i, want + i, LLU_PAGE) == 0)
@@ -202,6 +210,60 @@ static struct err *shadow_words(struct surgery *s)
 		memcpy(x->content, want + i, end - i);
 		i = end - LLU_PAGE;
 	}
+	return NULL;
+}
+
+/* The pages behind an older image that hold its own data: all that words in the window may lie in. */
+static struct vrange own_pages(const struct surgery *s, size_t image)
+{
+	const struct vapi_image *m = &s->l->header.image[image];
+	struct vrange r = {0, 0};
+	for (size_t i = 0; m->state == VAPI_IMAGE_MAPPED && i < s->plan->words.n; i++) {
+		vaddr_t a = s->plan->words.items[i].where;
+		if (a - m->base >= m->len)
+			continue;
+		vaddr_t start = align_down(a, LLU_PAGE), end = align_up(a + 8, LLU_PAGE);
+		r.start = !r.end || start < r.start ? start : r.start;
+		r.end = end > r.end ? end : r.end;
+	}
+	return r;
+}
+
+static bool in_image(const struct surgery *s, vaddr_t a)
+{
+	bool found = false;
+	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++) {
+		const struct vapi_image *m = &s->l->header.image[i];
+		found = found || (m->state == VAPI_IMAGE_MAPPED && a - m->base < m->len);
+	}
+	return found;
+}
+
+/* What is on no such pages must hold what it is to hold already. */
+static struct err *check_fixed_words(struct surgery *s, struct vrange relro)
+{
+	for (size_t i = 0; i < s->plan->words.n; i++) {
+		const struct relro_word *w = &s->plan->words.items[i];
+		uint64_t value, have = 0;
+		size_t n = word_value(s, w, &value);
+		if ((w->where >= relro.start && w->where + n <= relro.end) || in_image(s, w->where))
+			continue;
+		TRY(process__read(s->p, surgery__at(s, w->where), &have, n));
+		if (memcmp(&have, &value, n) != 0)
+			return surgery__refuse(s, "read-only data changes that is not on read-only pages of its own");
+	}
+	return NULL;
+}
+
+static struct err *shadow_words(struct surgery *s)
+{
+	struct vrange relro = surgery__relro_pages(s->l->vapi);
+	if (s->plan->words.n == 0)
+		return NULL;
+	TRY(check_fixed_words(s, relro));
+	TRY(shadow_range(s, relro));
+	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++)
+		TRY(shadow_range(s, own_pages(s, i)));
 	return NULL;
 }
 
@@ -243,7 +305,10 @@ uint64_t surgery__pages_bound(const struct surgery *s)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
 	struct vrange relro = surgery__relro_pages(s->l->vapi);
-	return v->eh_frame_hdr_cap + (relro.end - relro.start) + v->table_len + LLU_PAGE;
+	uint64_t own = 0;
+	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++)
+		own += own_pages(s, i).end - own_pages(s, i).start;
+	return v->eh_frame_hdr_cap + (relro.end - relro.start) + own + v->table_len + LLU_PAGE;
 }
 
 struct err *surgery__fill_pages(struct surgery *s)

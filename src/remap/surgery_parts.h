@@ -4,6 +4,7 @@
  *
  *     base                         image: next's code and constants, mapped from the store
  *     base + plan->got_at          its own GOT, if it has one: private, read-only once filled
+ *     base + plan->own_at          its own data, if it has any: the same
  *     shadow_at                    shadow pages, one after the other; gone after the commit
  *     shadow_at + shadow_len       end of what this update takes
  */
@@ -39,8 +40,8 @@ struct surgery {
 	size_t bytes_len;
 	struct stored stored;
 	bool shared;
-	uint64_t *got;
-	uint64_t *table; /* what each slot will hold */
+	uint64_t *got, *own; /* words of the image's own GOT and data */
+	uint64_t *table;     /* what each slot will hold */
 	vaddr_t shadow_at;
 	uint64_t shadow_len;
 	VEC(struct shadow) shadows;   /* in the order of commit: ..., table, header */
@@ -60,7 +61,7 @@ struct err *surgery__refuse(const struct surgery *s, const char *why) __attribut
  * shadows. ERR_REFUSED when there is no room. */
 MUST_CHECK struct err *surgery__lay_out(struct surgery *s, const struct mappings *maps);
 
-/* surgery_pages.c: the image's own GOT as it is to be at `base`. */
+/* surgery_pages.c: the image's own GOT and data as they are to be at `base`. */
 MUST_CHECK struct err *surgery__fill_got(struct surgery *s);
 /* What each slot will hold, and the shadow pages with their contents; `base` and `entry` are settled. */
 MUST_CHECK struct err *surgery__fill_pages(struct surgery *s);

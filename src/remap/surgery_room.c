@@ -10,7 +10,8 @@
 static bool is_vapis_own(const struct surgery *s)
 {
 	const struct elf_file *n = s->plan->next, *v = s->plan->vapi;
-	if (!build_id__equal(n->build_id, n->build_id_len, v->build_id, v->build_id_len) || s->plan->new_got.n)
+	if (!build_id__equal(n->build_id, n->build_id_len, v->build_id, v->build_id_len) || s->plan->new_got.n ||
+	    s->plan->own_words.n)
 		return false;
 	for (size_t i = 0; i < s->plan->patches.n; i++) {
 		const struct patch *x = &s->plan->patches.items[i];
@@ -41,7 +42,7 @@ static struct err *has_same_got(struct surgery *s, const struct vapi_image *i, b
 static bool is_same_image(struct surgery *s, const struct mappings *maps, const struct vapi_image *i)
 {
 	const struct elf_file *n = s->plan->next;
-	if (i->state != VAPI_IMAGE_MAPPED ||
+	if (i->state != VAPI_IMAGE_MAPPED || s->plan->own_words.n ||
 	    !build_id__equal(n->build_id, n->build_id_len, i->build_id, i->build_id_len))
 		return false;
 	const struct mapping *m = mappings__at(maps, surgery__at(s, i->base));
@@ -129,6 +130,20 @@ static struct err *choose_place(struct surgery *s, const struct mappings *maps)
 
 /* ---- all of it ---- */
 
+/* Do objects that lie behind older images refer to `r`? */
+static struct err *object_refers_to(const struct surgery *s, const struct piece *pieces, size_t n, struct vrange r,
+				    bool *out)
+{
+	for (size_t i = 0; i < n; i++)
+		for (uint64_t k = 0; pieces[i].home >= s->l->vapi->vapi.window && k + 8 <= pieces[i].len && !*out;
+		     k += 8) {
+			uint64_t word;
+			TRY(process__read(s->p, surgery__at(s, pieces[i].home + k), &word, sizeof(word)));
+			*out = vrange__has(r, word - s->l->bias.v);
+		}
+	return NULL;
+}
+
 /* Does read-only data of the library refer to `r`? Its pages are the first of an exchange that are moved and lead to
  * the new image. */
 static struct err *is_referred_to(const struct surgery *s, struct vrange r, bool *out)
@@ -141,7 +156,9 @@ static struct err *is_referred_to(const struct surgery *s, struct vrange r, bool
 		TRY(process__read(s->p, surgery__at(s, pages.start), words, n * sizeof(*words)));
 	for (size_t i = 0; i < n && !*out; i++)
 		*out = vrange__has(r, words[i] - s->l->bias.v);
-	return NULL;
+	for (size_t i = 0; i < s->l->map.n_past && !*out; i++)
+		TRY(object_refers_to(s, s->l->map.past[i].pieces, s->l->map.past[i].n_pieces, r, out));
+	return *out ? NULL : object_refers_to(s, s->l->map.pieces, s->l->map.n_pieces, r, out);
 }
 
 /* What an update that was killed before its exchange has mapped is free. One whose exchange stopped, with nobody left

@@ -190,7 +190,7 @@ Test(group, the_lower_is_refused)
 	struct result r = pair__llvupdate(&p, (const char *const[]){"--json", NULL});
 	struct json_object *o = json_tokener_parse(r.out);
 	cr_assert(strstr(member_of(library_of(o, "libupper"), "reason"), "\"group\""), "%s", r.out);
-	cr_assert(strstr(member_of(library_of(o, "liblower"), "reason"), "\"state-size\""), "%s", r.out);
+	cr_assert(strstr(member_of(library_of(o, "liblower"), "reason"), "\"state-"), "%s", r.out);
 	json_object_put(o);
 	result__free(&r);
 	pair__install(&p, NULL, "v2");

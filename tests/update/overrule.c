@@ -127,7 +127,7 @@ Test(overrule, leaves_other_reasons)
 {
 	static const struct {
 		const char *old, *new, *refused;
-	} cases[] = {{"v1", "heap-state", "\\(state-size\\)"},
+	} cases[] = {{"v1", "heap-state", "\\(state-object\\)"},
 		     {"v1-kinds", "heap-kinds", "\\(state-layout\\): [^\n]*\\<last\\>"}};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
