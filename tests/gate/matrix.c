@@ -90,6 +90,7 @@ static const struct source registry = {
     {{"-O0", false}, {"-O2", true}, {"-O3", false}, {"-O2 -g", false}},
     {
 	"R_LIMIT",
+	"R_LIMIT_UNUSED",
 	"R_SESSION_FRONT",
 	"R_SESSION_MIDDLE",
 	"R_SESSION_END",
@@ -121,6 +122,8 @@ static const struct source registry = {
 	"R_BITS_ADDED",
 	"R_SWAPPED",
 	"R_SWAPPED_INTS",
+	"R_LIST_SWAPPED",
+	"R_BUFFER_SWAPPED",
 	"R_FLAGS_MOVED",
 	"R_UNION_GROWN",
 	"R_UNION_SWAPPED",
@@ -146,10 +149,12 @@ static const struct source registry = {
 	"F_METHOD_CHANGED",
 	"F_LEAK_FIXED",
 	"F_LINES F_MESSAGE F_BOUNDS_CHECK",
-	"F_LOOP F_STORES F_LEAK_FIXED",
+	"F_LINES F_STORES F_LEAK_FIXED F_COLD_PATH",
 	"M_KINDS_RENUMBERED",
+	"M_REAL_TO_LONG",
     },
-    "F_LINES F_BOUNDS_CHECK F_STORES",
+    /* each accepted by itself: what is refused is refused for the R_ */
+    "F_LINES F_STORES F_LEAK_FIXED F_COLD_PATH",
 };
 
 enum verdict { FIT, PROVED, LAYOUT, OTHER, FAILED, UNTRIED };
