@@ -26,7 +26,7 @@ static const char *const compilers[] = {
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-enum { COMPILERS = COUNT(compilers), LEVELS = 4, BUILDS_MAX = 64, AT_ONCE = 2 };
+enum { COMPILERS = COUNT(compilers), LEVELS = 4, BUILDS_MAX = 80, AT_ONCE = 2 };
 
 struct source {
 	const char *name;
@@ -97,6 +97,7 @@ static const struct source registry = {
 	"R_ELEMENT_FRONT",
 	"R_ELEMENT_MIDDLE",
 	"R_ELEMENT_END",
+	"R_SIZE_IN_TABLE",
 	"R_ATTRIBUTE_END",
 	"R_BASE_GROWN",
 	"R_BASE_PADDING",
@@ -115,6 +116,7 @@ static const struct source registry = {
 	"R_ARRAY_GROWN",
 	"R_ARRAY_IN_MIDDLE",
 	"R_STRIDE",
+	"R_STRIDE_NARROWED",
 	"R_INT_WIDENED",
 	"R_SHORT_WIDENED",
 	"R_BITS_MOVED",
@@ -123,6 +125,10 @@ static const struct source registry = {
 	"R_SWAPPED",
 	"R_SWAPPED_INTS",
 	"R_LIST_SWAPPED",
+	"R_TABLE_SWAPPED",
+	"R_DOCUMENT_SWAPPED",
+	"R_ATTRIBUTE_SWAPPED",
+	"R_LISTENER_SWAPPED",
 	"R_BUFFER_SWAPPED",
 	"R_FLAGS_MOVED",
 	"R_UNION_GROWN",
