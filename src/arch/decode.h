@@ -31,6 +31,7 @@ struct insn {
 	uint8_t field_size;      /* its size in bytes: 1 or 4 */
 	uint8_t disp, disp_size; /* any other displacement: offset and size in bytes, or 0 and 0 */
 	uint8_t imm, imm_size;   /* the same for an immediate */
+	uint8_t modrm;           /* offset of the ModRM byte, 0: none (Intel SDM volume 2, 2.1) */
 	vaddr_t target;
 };
 

@@ -43,6 +43,7 @@ bool insn__of_zydis(const ZydisDecodedInstruction *d, vaddr_t at, struct insn *o
 	    .is_branch = branches,
 	    .takes_address = rip_relative && d->mnemonic == ZYDIS_MNEMONIC_LEA,
 	    .is_nop = is_nop(d),
+	    .modrm = (d->attributes & ZYDIS_ATTRIB_HAS_MODRM) ? d->raw.modrm.offset : 0,
 	};
 	if (branches) {
 		out->field = d->raw.imm[0].offset;

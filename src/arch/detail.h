@@ -29,6 +29,7 @@ struct insn_detail {
 	vaddr_t target;
 	int64_t disp;
 	uint16_t size; /* bytes accessed */
+	uint8_t scale; /* of the index; 0 without one */
 	int64_t imm;
 	uint16_t written; /* bit n: register n is written */
 	uint16_t read;    /* bit n: register n is read, other than for an address */

@@ -31,13 +31,30 @@ static void note_memory(const ZydisDecodedInstruction *i, const ZydisDecodedOper
 	d->has_mem = true;
 	d->base = number_of(o->mem.base);
 	d->index = o->mem.index == ZYDIS_REGISTER_NONE ? REG_NONE : number_of(o->mem.index);
+	d->scale = d->index == REG_NONE ? 0 : o->mem.scale;
 	d->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 	d->size = o->mem.type == ZYDIS_MEMOP_TYPE_AGEN ? 0 : o->size / 8; /* lea reads nothing */
 	d->rip = o->mem.base == ZYDIS_REGISTER_RIP;
 	d->target = at + i->length + (vaddr_t)d->disp;
 }
 
-/* The bits that a mask is about. What clears some bits and keeps most is about those that it clears. */
+/* How many runs of ones there are. */
+static unsigned runs(uint64_t bits)
+{
+	return (unsigned)__builtin_popcountll(bits & ~(bits << 1));
+}
+
+/* The bits that a mask is about. What clears one field in the middle, or some bits and keeps most, is about what it
+ * clears. */
+static uint64_t bits_of_and(uint64_t imm, uint64_t all, unsigned width)
+{
+	uint64_t cleared = ~imm & all;
+	imm &= all;
+	if (runs(imm) != runs(cleared))
+		return runs(imm) < runs(cleared) ? imm : cleared;
+	return 2 * (unsigned)__builtin_popcountll(imm) > width ? cleared : imm;
+}
+
 static uint64_t bits_of(ZydisMnemonic m, unsigned width, uint64_t imm)
 {
 	uint64_t all = width < 64 ? ((uint64_t)1 << width) - 1 : UINT64_MAX;
@@ -48,8 +65,7 @@ static uint64_t bits_of(ZydisMnemonic m, unsigned width, uint64_t imm)
 	case ZYDIS_MNEMONIC_BTC:
 		return (uint64_t)1 << (imm & 63) & all;
 	case ZYDIS_MNEMONIC_AND:
-		imm &= all;
-		return 2 * (unsigned)__builtin_popcountll(imm) > width ? ~imm & all : imm;
+		return bits_of_and(imm, all, width);
 	case ZYDIS_MNEMONIC_OR:
 	case ZYDIS_MNEMONIC_XOR:
 	case ZYDIS_MNEMONIC_TEST:

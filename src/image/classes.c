@@ -68,12 +68,21 @@ uint32_t classes__named(struct classes *c, uint32_t kind, uint64_t a, int64_t b)
 	return n.class;
 }
 
-uint32_t classes__child(struct classes *c, uint32_t of, uint32_t kind, int64_t key)
+uint32_t classes__known_child(struct classes *c, uint32_t of, uint32_t kind, int64_t key)
 {
 	of = classes__find(c, of);
 	for (size_t i = 0; i < c->items[of].children.n; i++)
 		if (c->items[of].children.items[i].key == key && c->items[of].children.items[i].kind == kind)
 			return classes__find(c, c->items[of].children.items[i].class);
+	return CLASS_UNKNOWN;
+}
+
+uint32_t classes__child(struct classes *c, uint32_t of, uint32_t kind, int64_t key)
+{
+	uint32_t known = classes__known_child(c, of, kind, key);
+	if (known)
+		return known;
+	of = classes__find(c, of);
 	struct child k = {key, kind, classes__new(c)};
 	c->items[k.class].elsewhere = true;
 	vec__push(&c->items[of].children, k);
@@ -102,6 +111,7 @@ void classes__join(struct classes *c, uint32_t a, uint32_t b)
 		c->items[b].parent = a;
 		if (c->items[b].touched > c->items[a].touched)
 			c->items[a].touched = c->items[b].touched;
+		c->items[a].freed = c->items[a].freed || c->items[b].freed;
 		c->items[a].on_stack = c->items[a].on_stack || c->items[b].on_stack;
 		c->items[a].elsewhere = c->items[a].elsewhere || c->items[b].elsewhere;
 		for (size_t i = 0; i < c->items[b].children.n; i++) {

@@ -100,17 +100,34 @@ static void add_ref(struct code *c, const struct insn *i, vaddr_t at)
 	vec__push(&c->refs, r);
 }
 
-uint64_t insn__hash(uint64_t h, const uint8_t *p, const struct insn *i, bool mask_relative, bool shape)
+/* Byte k of an instruction, as far as it does not say how wide the displacement and the immediate are: none, one byte
+ * or four (Intel SDM volume 2, tables 2-2 and 2-3; opcodes 0x81 and 0x83, 0x69 and 0x6b). */
+static uint8_t form_of(const uint8_t *p, const struct insn *i, unsigned k)
+{
+	enum { MOD = 0xc0, RM = 7, REGISTER = 0xc0, SIB = 4, NO_BASE = 5 };
+	uint8_t modrm = p[i->modrm], mod = modrm & MOD, rm = modrm & RM;
+	if (!i->modrm)
+		return p[k];
+	if (k + 1 == i->modrm && (k == 0 || p[k - 1] != 0x0f))
+		return p[k] == 0x83 ? 0x81 : p[k] == 0x6b ? 0x69 : p[k];
+	bool no_base = mod == 0 && (rm == NO_BASE || (rm == SIB && (p[i->modrm + 1] & RM) == NO_BASE));
+	return k == i->modrm && mod != REGISTER && !no_base ? (uint8_t)((modrm & ~MOD) | 0x40) : p[k];
+}
+
+uint64_t insn__hash(uint64_t h, const uint8_t *p, const struct insn *i, bool mask_relative, enum insn_part part)
 {
 	uint8_t bytes[INSN_MAX];
-	memcpy(bytes, p, i->len);
-	if (i->has_target && mask_relative)
-		memset(bytes + i->field, 0, i->field_size);
-	if (shape) {
-		memset(bytes + i->disp, 0, i->disp_size);
-		memset(bytes + i->imm, 0, i->imm_size);
+	unsigned n = 0;
+	for (unsigned k = 0; k < i->len; k++) {
+		bool relative = i->has_target && mask_relative && k - i->field < i->field_size;
+		bool value = k - i->disp < i->disp_size || k - i->imm < i->imm_size;
+		if (value && part == INSN_FORM)
+			continue;
+		bytes[n++] = relative || (value && part == INSN_SHAPE) ? 0
+			     : part == INSN_FORM                       ? form_of(p, i, k)
+								       : p[k];
 	}
-	for (unsigned k = 0; k < i->len; k++)
+	for (unsigned k = 0; k < n; k++)
 		h = (h ^ bytes[k]) * 0x100000001b3ULL; /* FNV-1a */
 	return h;
 }
@@ -129,7 +146,7 @@ static bool sweep(struct analysis *a, struct function *f)
 		if (i.has_target && (!i.is_branch || i.target < start || i.target >= end) && !i.is_nop)
 			add_ref(a->c, &i, at);
 		bool inner = i.is_branch && i.target >= start && i.target < end;
-		h = insn__hash(h, code + (at - start), &i, !inner, false);
+		h = insn__hash(h, code + (at - start), &i, !inner, INSN_ALL);
 		at += i.len;
 	}
 	f->content = h ^ (end - start);

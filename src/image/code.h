@@ -85,8 +85,12 @@ typedef VEC(struct fde) fde_list;
 MUST_CHECK struct err *fdes__read(const struct elf_file *elf, fde_list *out);
 
 enum { INSN_HASH_START = 0x811c9dc5 };
-/* Hashes an instruction on to `h`: without its relative value when that is masked, and without other displacements
- * and immediates too when only its shape is asked for. */
-uint64_t insn__hash(uint64_t h, const uint8_t *p, const struct insn *i, bool mask_relative, bool shape);
+enum insn_part {
+	INSN_ALL,
+	INSN_SHAPE, /* without displacements and immediates */
+	INSN_FORM,  /* and without their width: [rbx], [rbx+8] and [rbx+0x80] are one form */
+};
+/* Hashes a part of an instruction on to `h`: without its relative value when that is masked. */
+uint64_t insn__hash(uint64_t h, const uint8_t *p, const struct insn *i, bool mask_relative, enum insn_part part);
 
 #endif

@@ -22,7 +22,18 @@
 #include "arch/detail.h"
 #include "image/objects.h"
 
-enum { SIGNS_SHOWN = 6, ACCESS_MAX = 64 /* bytes, of the widest operand */ };
+enum {
+	SIGNS_SHOWN = 6,
+	ACCESS_MAX = 64, /* bytes, of the widest operand */
+	NEAR = 32,       /* bytes */
+};
+
+/* An instruction that seems to use another field than before. */
+struct move {
+	uint32_t class;
+	int64_t from, to;
+	vaddr_t insn;
+};
 
 struct gate {
 	struct planner *x;
@@ -33,8 +44,11 @@ struct gate {
 	size_t n_old_by_offset;
 	struct bits_picked *old_bits_by_offset;
 	vaddr_t *picks; /* instructions of new code that pick bits out of what was loaded, sorted */
+	VEC(struct move) moves;
 	size_t changed, unclear;
 	const struct function *fa, *fb; /* being compared */
+	bool near;                      /* only fields that moved a little count */
+	vaddr_list paired_a, paired_b;  /* their instructions that have a counterpart, sorted */
 	vaddr_list insns_a, insns_b;    /* their instructions, hashed: sorted */
 	vaddr_list sizes_a, sizes_b;    /* values that may be sizes: sorted */
 };
@@ -187,9 +201,61 @@ static bool is_small(int64_t v)
 	return v > -16 && v < 16;
 }
 
+/* Do both builds take the same bytes for an address, and the same ones for a number? */
+static bool is_other_kind(const struct gate *g, const struct access *a)
+{
+	const struct access *old = g->fields.items;
+	size_t n = g->fields.n;
+	bool same = false, pointer = false, other = false;
+	for (size_t i = first_at(old, n, a->class, a->offset - 7);
+	     i < n && old[i].class == a->class && old[i].offset < a->offset + a->size; i++) {
+		if (old[i].size > 8 || old[i].offset + old[i].size <= a->offset)
+			continue;
+		same = same || (old[i].offset == a->offset && old[i].size == a->size);
+		pointer = pointer || old[i].holds_pointer;
+		other = true;
+	}
+	return other && !same && a->size <= 8 && (pointer || a->holds_pointer);
+}
+
+/* Is the array stepped through in another way, as far as an index with a scale tells? */
+static bool is_other_array(const struct gate *g, const struct access *a)
+{
+	const struct access *old = g->o.old.items;
+	size_t n = g->o.old.n;
+	bool any = false;
+	if (a->scale <= 1)
+		return false;
+	for (size_t i = first_at(old, n, a->class, a->offset); is_at(old, n, i, a->class, a->offset); i++) {
+		if (!old[i].scale || old[i].forms_address)
+			continue;
+		if (old[i].size == a->size && (old[i].scale == a->scale || old[i].scale == 1))
+			return false;
+		any = true;
+	}
+	return any;
+}
+
+static void judge_kind(struct gate *g, const struct access *a)
+{
+	bool kind = is_other_kind(g, a);
+	if (!kind && !is_other_array(g, a))
+		return;
+	FREE_CLEANUP char *where = code__describe(g->x->p->next_code, a->insn);
+	sign(g, &g->unclear, "layout-unclear",
+	     kind ? xasprintf(
+			"%s uses %u bytes at offset 0x%lx of an object, where an address is in one build and none in "
+			"the other",
+			where, a->size, a->offset)
+		  : xasprintf("%s uses elements of %u bytes at offset 0x%lx of an object, where old code uses others",
+			      where, a->size, a->offset));
+}
+
 static void judge_access(struct gate *g, const struct access *a)
 {
 	bool any;
+	if (a->class != CLASS_UNKNOWN)
+		judge_kind(g, a);
 	if (covered(g, a->class, a->offset, a->size, &any) && a->class != CLASS_UNKNOWN)
 		return;
 	/* at offset 0 nearly every object has something */
@@ -345,7 +411,7 @@ static bool may_be_size(const struct insn_detail *d)
 /* Equal for what is the same in both builds, but for relative values. */
 static uint64_t hash_of(const uint8_t *p, const struct insn *i)
 {
-	return insn__hash(INSN_HASH_START, p, i, true, false);
+	return insn__hash(INSN_HASH_START, p, i, true, INSN_ALL);
 }
 
 static void look_at(const struct code *c, const struct function *f, vaddr_list *insns, vaddr_list *sizes)
@@ -408,15 +474,37 @@ static bool is_stored(const struct access *list, size_t n, const struct function
 }
 
 /* Both functions fill both fields, in another order. What reads them would still show a field that moved. */
-static bool is_reordered_store(const struct gate *g, const struct access *x, int64_t from)
+static bool is_reordered_store(const struct gate *g, vaddr_t at_a, const struct access *x, int64_t from)
 {
 	const struct access *old = g->old_by_insn, *new = g->by_insn;
-	return x->stores && x->class != CLASS_UNKNOWN && is_stored(old, g->o.old.n, g->fa, x->class, x->offset) &&
-	       is_stored(old, g->o.old.n, g->fa, x->class, from) && is_stored(new, g->o.new.n, g->fb, x->class, from);
+	const struct access key = {.insn = at_a};
+	const struct access *was = g->o.old.n ? bsearch(&key, old, g->o.old.n, sizeof(key), by_insn) : NULL;
+	return was && was->stores && x->stores && was->class != CLASS_UNKNOWN && x->class != CLASS_UNKNOWN &&
+	       is_stored(old, g->o.old.n, g->fa, was->class, x->offset) &&
+	       is_stored(new, g->o.new.n, g->fb, x->class, from);
 }
 
-static void compare_offsets(struct gate *g, const struct insn_detail *da, const struct insn_detail *db, vaddr_t at_b,
-			    const char *where)
+/* Fields changed places where what one instruction left is what another one took. */
+static void judge_moves(struct gate *g)
+{
+	const struct move *m = g->moves.items;
+	for (size_t i = 0; i < g->moves.n; i++) {
+		bool meets = false;
+		for (size_t k = 0; k < g->moves.n && !meets; k++)
+			meets = m[k].class == m[i].class && m[k].from == m[i].to;
+		if (!meets)
+			continue;
+		FREE_CLEANUP char *where = code__describe(g->x->p->next_code, m[i].insn);
+		sign(g, &g->changed, "layout-changed",
+		     xasprintf(
+			 "%s uses offset 0x%lx of an object where the old build uses 0x%lx, and other code the other "
+			 "way round",
+			 where, m[i].to, m[i].from));
+	}
+}
+
+static void compare_offsets(struct gate *g, const struct insn_detail *da, const struct insn_detail *db, vaddr_t at_a,
+			    vaddr_t at_b, const char *where)
 {
 	const struct access *x = access_at(g, at_b);
 	int64_t from = x ? x->offset - db->disp + da->disp : 0;
@@ -424,8 +512,14 @@ static void compare_offsets(struct gate *g, const struct insn_detail *da, const 
 		   (x->class == CLASS_UNKNOWN ? is_small(from) && is_small(x->offset)
 					      : !is_accessed(g->o.old.items, g->o.old.n, x->class) &&
 						    !is_accessed(g->o.new.items, g->o.new.n, x->class));
-	if (!x || x->call_local || sum || other_field(g, x->class, from, x->offset) || is_reordered_store(g, x, from))
+	if (!x || x->call_local || sum || (g->near && (from - x->offset > NEAR || x->offset - from > NEAR)) ||
+	    is_reordered_store(g, at_a, x, from))
 		return;
+	if (other_field(g, x->class, from, x->offset)) {
+		struct move m = {x->class, from, x->offset, at_b};
+		vec__push(&g->moves, m);
+		return;
+	}
 	sign(g, x->class ? &g->changed : &g->unclear, x->class ? "layout-changed" : "layout-unclear",
 	     xasprintf("%s uses offset 0x%lx of an object where the old build uses 0x%lx", where, x->offset, from));
 }
@@ -445,7 +539,7 @@ static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 		return;
 	FREE_CLEANUP char *where = code__describe(p->next_code, at_b);
 	if (db.has_mem && !db.rip && da.disp != db.disp)
-		compare_offsets(g, &da, &db, at_b, where);
+		compare_offsets(g, &da, &db, at_a, at_b, where);
 	int64_t size_a = size_of(&da), size_b = size_of(&db);
 	if (size_a != size_b && may_be_size(&db) && is_size(g, at_b) && !are_both_used(g, size_a, size_b))
 		sign(g, &g->changed, "layout-changed",
@@ -461,6 +555,38 @@ static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 		     xasprintf("%s steps by 0x%lx where the old build steps by 0x%lx", where, db.imm, da.imm));
 }
 
+static void note_pair(void *context, vaddr_t at_a, vaddr_t at_b)
+{
+	struct gate *g = context;
+	vec__push(&g->paired_a, at_a);
+	vec__push(&g->paired_b, at_b);
+	compare_insns(g, at_a, at_b);
+}
+
+/* What has no counterpart of its shape: a field that moves to or from offset 0, or beyond 127, is addressed by an
+ * instruction of another length. What is
+ * left over has often nothing else in common, so that a long way is no sign. */
+static void note_form(void *context, vaddr_t at_a, vaddr_t at_b)
+{
+	struct gate *g = context;
+	g->near = true;
+	if (!has(&g->paired_a, at_a) && !has(&g->paired_b, at_b))
+		compare_insns(g, at_a, at_b);
+	g->near = false;
+}
+
+static void align(struct gate *g)
+{
+	const struct plan *p = g->x->p;
+	g->paired_a.n = g->paired_b.n = 0;
+	match__align(p->live_code, g->fa, p->next_code, g->fb, INSN_SHAPE, note_pair, g);
+	if (g->paired_a.n) {
+		qsort(g->paired_a.items, g->paired_a.n, sizeof(vaddr_t), by_address);
+		qsort(g->paired_b.items, g->paired_b.n, sizeof(vaddr_t), by_address);
+	}
+	match__align(p->live_code, g->fa, p->next_code, g->fb, INSN_FORM, note_form, g);
+}
+
 static void compare_functions(struct gate *g)
 {
 	const struct plan *p = g->x->p;
@@ -472,7 +598,7 @@ static void compare_functions(struct gate *g)
 		g->fb = &p->next_code->functions.items[i];
 		look_at(p->live_code, g->fa, &g->insns_a, &g->sizes_a);
 		look_at(p->next_code, g->fb, &g->insns_b, &g->sizes_b);
-		match__align(p->live_code, g->fa, p->next_code, g->fb, compare_insns, g);
+		align(g);
 	}
 }
 
@@ -492,6 +618,7 @@ void gate__judge(struct planner *x)
 	list_fields(&g);
 	list_bits(&g);
 	compare_functions(&g);
+	judge_moves(&g);
 	judge_accesses(&g);
 	judge_bits(&g);
 	size_t hidden = (g.changed > SIGNS_SHOWN ? g.changed - SIGNS_SHOWN : 0) +
@@ -505,11 +632,14 @@ void gate__judge(struct planner *x)
 	free(g.old_by_offset);
 	free(g.old_bits_by_offset);
 	free(g.picks);
+	vec__free(&g.paired_a);
+	vec__free(&g.paired_b);
 	vec__free(&g.insns_a);
 	vec__free(&g.insns_b);
 	vec__free(&g.sizes_a);
 	vec__free(&g.sizes_b);
 	vec__free(&g.fields);
+	vec__free(&g.moves);
 	objects__free(&g.o);
 }
 

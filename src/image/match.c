@@ -186,7 +186,7 @@ struct shapes {
 	size_t n;
 };
 
-static struct shapes shapes__make(const struct code *c, const struct function *f)
+static struct shapes shapes__make(const struct code *c, const struct function *f, enum insn_part part)
 {
 	struct shapes s = {0};
 	const uint8_t *p = elf_file__at(c->elf, f->start, f->end - f->start);
@@ -196,7 +196,7 @@ static struct shapes shapes__make(const struct code *c, const struct function *f
 		struct insn i;
 		if (!insn__decode(p + (at - f->start), f->end - at, at, &i))
 			break;
-		s.hash[s.n] = insn__hash(INSN_HASH_START, p + (at - f->start), &i, true, true);
+		s.hash[s.n] = insn__hash(INSN_HASH_START, p + (at - f->start), &i, true, part);
 		s.at[s.n++] = at;
 		at += i.len;
 	}
@@ -275,9 +275,9 @@ static void align_middle(const struct alignment *x, size_t from, size_t na, size
 }
 
 void match__align(const struct code *a, const struct function *fa, const struct code *b, const struct function *fb,
-		  match_pair_fn *fn, void *context)
+		  enum insn_part part, match_pair_fn *fn, void *context)
 {
-	struct alignment x = {shapes__make(a, fa), shapes__make(b, fb), fn, context};
+	struct alignment x = {shapes__make(a, fa, part), shapes__make(b, fb, part), fn, context};
 	size_t head = 0, tail = 0;
 	while (head < x.a.n && head < x.b.n && x.a.hash[head] == x.b.hash[head]) {
 		shapes_correspond(&x, head, head);
@@ -295,7 +295,7 @@ void match__align(const struct code *a, const struct function *fa, const struct 
 
 static bool same_shape(const struct code *a, const struct function *fa, const struct code *b, const struct function *fb)
 {
-	struct shapes x = shapes__make(a, fa), y = shapes__make(b, fb);
+	struct shapes x = shapes__make(a, fa, INSN_SHAPE), y = shapes__make(b, fb, INSN_SHAPE);
 	bool same = x.n == y.n && memcmp(x.hash, y.hash, x.n * sizeof(x.hash[0])) == 0;
 	shapes__free(&x);
 	shapes__free(&y);
@@ -361,7 +361,7 @@ static void follow_references(struct matcher *x)
 			/* where only constants differ (__LINE__, say) it is certain which instruction is which */
 			bool same = same_shape(x->m->a, a, x->m->b, b);
 			struct correspondence c = {x, same ? MATCH_REFERENCE : MATCH_ALIGNED};
-			match__align(x->m->a, a, x->m->b, b, insns_correspond, &c);
+			match__align(x->m->a, a, x->m->b, b, INSN_SHAPE, insns_correspond, &c);
 		}
 	}
 }

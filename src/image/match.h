@@ -37,11 +37,11 @@ vaddr_t match__successor(const struct match *m, vaddr_t function);
 /* The other way round. */
 vaddr_t match__predecessor(const struct match *m, vaddr_t function);
 
-/* Calls `fn` for the instructions of two functions that correspond, by their shape: the same but for
- * relative values, displacements and immediates. */
+/* Calls `fn` for the instructions of two functions that correspond: the same but for relative values, displacements and
+ * immediates (INSN_SHAPE), and for their width (INSN_FORM). */
 typedef void match_pair_fn(void *context, vaddr_t insn_a, vaddr_t insn_b);
 void match__align(const struct code *a, const struct function *fa, const struct code *b, const struct function *fb,
-		  match_pair_fn *fn, void *context);
+		  enum insn_part part, match_pair_fn *fn, void *context);
 
 /* The relocation of the GOT slot that a PLT entry at `at` jumps through; NULL when it is no PLT entry. */
 const struct elf_reloc *code__plt_reloc(const struct code *c, vaddr_t at);

@@ -164,8 +164,7 @@ static struct value load(struct pass *p, struct value base, int64_t disp, bool i
 	if (base.class == CLASS_UNKNOWN)
 		return from_memory;
 	uint32_t object = indexed ? classes__child(p->classes, base.class, NAME_INDEX, 0) : base.class;
-	return (struct value){.class =
-				  classes__child(p->classes, object, NAME_LOAD, indexed ? disp : base.offset + disp),
+	return (struct value){.class = classes__child(p->classes, object, NAME_LOAD, base.offset + disp),
 			      .loaded = true};
 }
 
@@ -206,7 +205,7 @@ static struct value load_data(struct pass *p, vaddr_t target)
 static uint32_t object_at(struct pass *p, const struct insn_detail *d, int64_t *offset)
 {
 	struct value base = p->s.reg[d->base];
-	*offset = d->index == REG_NONE && base.class ? base.offset + d->disp : d->disp;
+	*offset = base.class ? base.offset + d->disp : d->disp;
 	return d->index != REG_NONE && base.class > CLASS_STACK ? classes__child(p->classes, base.class, NAME_INDEX, 0)
 								: base.class;
 }
@@ -238,6 +237,7 @@ static void note_access(struct pass *p, const struct insn_detail *d, vaddr_t at)
 			   .offset = offset,
 			   .size = d->size,
 			   .stores = d->op == OP_STORE,
+			   .scale = d->scale,
 			   .forms_address = d->op == OP_ADDRESS};
 	if (p->new)
 		vec__push(&p->out->new, a);
@@ -381,6 +381,15 @@ static uint64_t hash_name(const char *s)
 	return h;
 }
 
+static bool frees(const char *name)
+{
+	static const char *const names[] = {"free", "g_free", "CRYPTO_free", "_ZdlPv", "_ZdlPvm", "cfree"};
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
 static void call_import(struct pass *p, const char *name, vaddr_t at)
 {
 	uint8_t sizes = name ? sizes_of_import(name) : 0;
@@ -389,6 +398,8 @@ static void call_import(struct pass *p, const char *name, vaddr_t at)
 	for (unsigned i = 0; i < 6; i++)
 		if (sizes & (1u << i))
 			note_size(p, p->s.reg[arch_abi.arg[i]]);
+	if (name && frees(name) && p->s.reg[arch_abi.arg[0]].class > CLASS_STACK)
+		p->classes->items[classes__find(p->classes, p->s.reg[arch_abi.arg[0]].class)].freed = true;
 	/* through a pointer nobody knows what is called; a constant as its first argument may be a size */
 	if (!name)
 		note_size(p, p->s.reg[arch_abi.arg[0]]);
@@ -847,6 +858,21 @@ static void settle_bits(struct classes *c, struct bits_picked *list, size_t n)
 		qsort(list, n, sizeof(*list), bits_by_class);
 }
 
+/* Marks what holds a pointer: what hangs off it is accessed as well, or freed. */
+static void mark_pointers(struct classes *c, struct access *list, size_t n)
+{
+	bool *accessed = xcalloc(c->n, sizeof(bool));
+	for (size_t i = 0; i < n; i++)
+		accessed[list[i].class] = accessed[list[i].class] || !list[i].forms_address;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t child = list[i].class > CLASS_STACK && list[i].size == 8 && !list[i].forms_address
+				     ? classes__known_child(c, list[i].class, NAME_LOAD, list[i].offset)
+				     : CLASS_UNKNOWN;
+		list[i].holds_pointer = child > CLASS_STACK && (accessed[child] || c->items[child].freed);
+	}
+	free(accessed);
+}
+
 static void settle(struct classes *c, struct access *a)
 {
 	a->class = classes__find(c, a->class);
@@ -877,6 +903,8 @@ void objects__find(const struct planner *x, struct objects *out)
 		settle(&classes, &out->old.items[i]);
 	for (size_t i = 0; i < out->new.n; i++)
 		settle(&classes, &out->new.items[i]);
+	mark_pointers(&classes, out->old.items, out->old.n);
+	mark_pointers(&classes, out->new.items, out->new.n);
 	settle_bits(&classes, out->old_bits.items, out->old_bits.n);
 	settle_bits(&classes, out->new_bits.items, out->new_bits.n);
 	if (out->old.n)

@@ -23,6 +23,8 @@
 
 struct access {
 	bool stores;        /* 8 bytes of a register */
+	bool holds_pointer; /* 8 bytes that code in the same build takes for an address and follows */
+	uint8_t scale;      /* of the index; 0 without one */
 	bool forms_address; /* lea: the address of bytes in the object, which are not accessed here */
 	bool call_local;    /* the object lies on the stack of a caller in the library: it does not outlive the call */
 	uint32_t class;     /* CLASS_UNKNOWN: an object that cannot be told */
