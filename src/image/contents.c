@@ -238,6 +238,22 @@ static void compare_pointer(struct comparison *c, const struct stretch *t, const
 
 /* ---- plain bytes ---- */
 
+/* Is there a number of 2, 4 or 8 bytes that changed and may be the size of an object? Tables of methods say how much to
+ * allocate, and then objects that exist are of another size. */
+static bool may_be_size(const uint8_t *a, const uint8_t *b, uint64_t n)
+{
+	enum { LEAST = 8, MOST = 1 << 24 };
+	for (uint64_t width = 2; width <= 8; width *= 2)
+		for (uint64_t i = 0; i + width <= n; i += width) {
+			uint64_t x = 0, y = 0;
+			memcpy(&x, a + i, width);
+			memcpy(&y, b + i, width);
+			if (x != y && x >= LEAST && x < MOST && y >= LEAST && y < MOST)
+				return true;
+		}
+	return false;
+}
+
 /* One word, or what there is of it between two pointers. */
 static void compare_word(struct comparison *c, const struct stretch *t, uint64_t from, uint64_t to)
 {
@@ -245,12 +261,16 @@ static void compare_word(struct comparison *c, const struct stretch *t, uint64_t
 	if (memcmp(a + from, b + from, to - from) == 0)
 		return;
 	add_change(c, t->next + from, plain(a + from, to - from), plain(b + from, to - from));
-	if (t->s->refreshed) {
+	if (t->s->refreshed && may_be_size(a + from, b + from, to - from)) {
+		refuse(c, t, t->next + from, "state-contents",
+		       "holds another number, which may be the size of objects");
+	} else if (t->s->refreshed) {
 		struct relro_word w = {.where = layout__home(c->x, t->next + from), .plain = (uint8_t)(to - from)};
 		memcpy(&w.value, b + from, to - from);
 		vec__push(&c->words, w);
-		return;
 	}
+	if (t->s->refreshed)
+		return;
 	for (uint64_t i = from; i < to; i++) { /* at most 4 bytes at a time: two of them may be two variables */
 		uint64_t n = i + 1, end = align_up(t->next + i + 1, 4) - t->next;
 		if (a[i] == b[i])

@@ -47,6 +47,7 @@ struct gate {
 	VEC(struct move) moves;
 	size_t changed, unclear;
 	const struct function *fa, *fb; /* being compared */
+	bool proved;                    /* the types are; only sizes are compared */
 	bool near;                      /* only fields that moved a little count */
 	vaddr_list paired_a, paired_b;  /* their instructions that have a counterpart, sorted */
 	vaddr_list insns_a, insns_b;    /* their instructions, hashed: sorted */
@@ -188,6 +189,16 @@ static bool covered(const struct gate *g, uint32_t class, int64_t offset, unsign
 	return at >= offset + size;
 }
 
+/* Is it the one field that is known, and more? */
+static bool is_widened(const struct gate *g, const struct access *a)
+{
+	size_t i = first_of(g->fields.items, g->fields.n, a->class);
+	if (a->class == CLASS_UNKNOWN || i == g->fields.n || g->fields.items[i].class != a->class)
+		return false;
+	const struct access *field = &g->fields.items[i];
+	return field->offset < a->offset + a->size && a->offset < field->offset + field->size;
+}
+
 /* Does any old code use this offset with this width, into whatever object? */
 static bool used_somewhere(const struct gate *g, const struct access *a)
 {
@@ -259,7 +270,7 @@ static void judge_access(struct gate *g, const struct access *a)
 	if (covered(g, a->class, a->offset, a->size, &any) && a->class != CLASS_UNKNOWN)
 		return;
 	/* at offset 0 nearly every object has something */
-	if ((a->class == CLASS_UNKNOWN || !any) && (a->offset == 0 || used_somewhere(g, a)))
+	if ((a->class == CLASS_UNKNOWN || (!any && !is_widened(g, a))) && (a->offset == 0 || used_somewhere(g, a)))
 		return;
 	FREE_CLEANUP char *where = code__describe(g->x->p->next_code, a->insn);
 	if (a->class != CLASS_UNKNOWN && any)
@@ -538,12 +549,14 @@ static void compare_insns(void *context, vaddr_t at_a, vaddr_t at_b)
 	if ((da.imm == db.imm && (db.rip || da.disp == db.disp)) || are_both_there(g, a, &ia, b, &ib))
 		return;
 	FREE_CLEANUP char *where = code__describe(p->next_code, at_b);
-	if (db.has_mem && !db.rip && da.disp != db.disp)
+	if (db.has_mem && !db.rip && da.disp != db.disp && !g->proved)
 		compare_offsets(g, &da, &db, at_a, at_b, where);
 	int64_t size_a = size_of(&da), size_b = size_of(&db);
 	if (size_a != size_b && may_be_size(&db) && is_size(g, at_b) && !are_both_used(g, size_a, size_b))
 		sign(g, &g->changed, "layout-changed",
 		     xasprintf("%s gives 0x%lx as a size where the old build gives 0x%lx", where, size_b, size_a));
+	if (g->proved)
+		return;
 	if (da.imm != db.imm && db.picks_bits && is_loaded(g, at_b))
 		sign(g, &g->unclear, "layout-unclear",
 		     xasprintf(
@@ -607,8 +620,9 @@ static void compare_functions(struct gate *g)
 void gate__judge(struct planner *x)
 {
 	struct gate g = {.x = x};
+	g.proved = x->p->layout == LAYOUT_PROVED;
 	if (x->p->counts.changed + x->p->counts.added == 0) { /* no code that could use objects in another way */
-		x->p->layout = LAYOUT_NO_SIGN;
+		x->p->layout = g.proved ? LAYOUT_PROVED : LAYOUT_NO_SIGN;
 		return;
 	}
 	objects__find(x, &g.o);
@@ -618,15 +632,20 @@ void gate__judge(struct planner *x)
 	list_fields(&g);
 	list_bits(&g);
 	compare_functions(&g);
-	judge_moves(&g);
-	judge_accesses(&g);
-	judge_bits(&g);
+	if (!g.proved) {
+		judge_moves(&g);
+		judge_accesses(&g);
+		judge_bits(&g);
+	}
 	size_t hidden = (g.changed > SIGNS_SHOWN ? g.changed - SIGNS_SHOWN : 0) +
 			(g.unclear > SIGNS_SHOWN ? g.unclear - SIGNS_SHOWN : 0);
 	if (hidden)
 		planner__refuse(x, g.changed ? "layout-changed" : "layout-unclear", "%zu more signs of changed objects",
 				hidden);
-	x->p->layout = g.changed ? LAYOUT_CHANGED : g.unclear ? LAYOUT_UNCLEAR : LAYOUT_NO_SIGN;
+	x->p->layout = g.changed   ? LAYOUT_CHANGED
+		       : g.unclear ? LAYOUT_UNCLEAR
+		       : g.proved  ? LAYOUT_PROVED
+				   : LAYOUT_NO_SIGN;
 	free(g.by_insn);
 	free(g.old_by_insn);
 	free(g.old_by_offset);

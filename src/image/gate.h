@@ -14,7 +14,8 @@
 bool proof__judge(struct planner *x);
 
 /* Judges the update from the code of both builds and writes x->p->layout. Needs match, state layout and
- * slots of the plan. */
+ * slots of the plan. Where the layout is proved already, sizes of allocations alone are compared: no type says how many
+ * elements an array in the heap has. */
 void gate__judge(struct planner *x);
 
 /* "no sign of change", ...: for messages. */

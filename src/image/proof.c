@@ -58,5 +58,7 @@ bool proof__judge(struct planner *x)
 		return false;
 	}
 	/* types that differ are a change whatever else there is; equal ones prove what they cover */
-	return whole || x->p->layout == LAYOUT_CHANGED;
+	if (x->p->layout != LAYOUT_CHANGED && !whole)
+		x->p->layout = LAYOUT_NOT_JUDGED;
+	return x->p->layout != LAYOUT_NOT_JUDGED;
 }
