@@ -36,6 +36,7 @@ struct insn_detail {
 	bool scales;      /* multiplies by imm, or adds imm to a register: a stride */
 	bool picks_bits;  /* a mask or a shift by imm */
 	uint64_t bits;    /* of a mask: the bits that it is about */
+	bool clears;      /* and clears, to put other ones there */
 	int8_t shift;     /* bits to the right, by a constant */
 };
 

@@ -104,6 +104,7 @@ static void note_bits(const ZydisDecodedInstruction *i, const ZydisDecodedOperan
 			d->picks_bits = d->dst != RSP; /* of the stack pointer: alignment */
 			d->imm = o[k].imm.value.s;
 			d->bits = bits_of(i->mnemonic, o[0].size, (uint64_t)d->imm);
+			d->clears = i->mnemonic == ZYDIS_MNEMONIC_AND && d->bits && !(d->bits & (uint64_t)d->imm);
 			if (i->mnemonic == ZYDIS_MNEMONIC_SHR || i->mnemonic == ZYDIS_MNEMONIC_SAR)
 				d->shift = (int8_t)(d->imm & 63);
 		}

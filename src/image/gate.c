@@ -354,6 +354,15 @@ static uint8_t old_bits_at(const struct gate *g, uint32_t class, int64_t at)
 	return bits;
 }
 
+/* Does old code pick any bits out of the same word? */
+static bool picks_any(const struct gate *g, const struct bits_picked *b)
+{
+	for (int k = 0; k < 8; k++)
+		if (old_bits_at(g, b->class, b->offset + k))
+			return true;
+	return false;
+}
+
 /* Where old code picks bits out of a byte, new code must pick the same. */
 static void judge_bits(struct gate *g)
 {
@@ -367,7 +376,9 @@ static void judge_bits(struct gate *g)
 		for (int k = 0; k < 8; k++) {
 			uint8_t bits = (uint8_t)(b->bits >> (8 * k));
 			uint8_t old = bits ? old_bits_at(g, b->class, b->offset + k) : 0;
-			if (!(old && (bits & ~old)))
+			/* what is cleared is a field among others, wherever in the word they are */
+			bool fields = old || (b->clears && b->class != CLASS_UNKNOWN && picks_any(g, b));
+			if (!(fields && (bits & ~old)))
 				continue;
 			FREE_CLEANUP char *where = code__describe(g->x->p->next_code, b->insn);
 			sign(g, &g->unclear, "layout-unclear",

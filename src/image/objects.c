@@ -477,7 +477,8 @@ static void note_bits(struct pass *p, const struct insn_detail *d, vaddr_t at)
 				.function = p->index,
 				.class = v.from_class,
 				.offset = v.from,
-				.bits = v.shift < 64 ? d->bits << v.shift : 0};
+				.bits = v.shift < 64 ? d->bits << v.shift : 0,
+				.clears = d->clears};
 	if (p->new)
 		vec__push(&p->out->new_bits, b);
 	else

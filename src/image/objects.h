@@ -47,6 +47,7 @@ struct bits_picked {
 	uint32_t class;   /* of the object that it was loaded from, CLASS_UNKNOWN: cannot be told */
 	int64_t offset;
 	uint64_t bits; /* counted from that offset; 0: cannot be told */
+	bool clears;   /* to put other ones there */
 };
 
 struct objects {
