@@ -238,6 +238,12 @@ static void compare_pointer(struct comparison *c, const struct stretch *t, const
 
 /* ---- plain bytes ---- */
 
+/* Is what lies at `i` the lower half of a small negative number of 4 bytes? */
+static bool is_negative(const uint8_t *p, uint64_t i, uint64_t n)
+{
+	return i % 4 == 0 && i + 4 <= n && p[i + 2] == 0xff && p[i + 3] == 0xff;
+}
+
 /* Is there a number of 2, 4 or 8 bytes that changed and may be the size of an object? Tables of methods say how much to
  * allocate, and then objects that exist are of another size. */
 static bool may_be_size(const uint8_t *a, const uint8_t *b, uint64_t n)
@@ -248,7 +254,8 @@ static bool may_be_size(const uint8_t *a, const uint8_t *b, uint64_t n)
 			uint64_t x = 0, y = 0;
 			memcpy(&x, a + i, width);
 			memcpy(&y, b + i, width);
-			if (x != y && x >= LEAST && x < MOST && y >= LEAST && y < MOST)
+			if (x != y && x >= LEAST && x < MOST && y >= LEAST && y < MOST &&
+			    !(width == 2 && is_negative(a, i, n) && is_negative(b, i, n)))
 				return true;
 		}
 	return false;

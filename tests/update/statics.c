@@ -134,6 +134,11 @@ Test(statics, entries_of_a_table_moved)
 	refuse_from("v1", "bad-entries", "sorted.*entries moved, or were inserted");
 }
 
+Test(statics, size_in_a_table_changed)
+{
+	refuse_from("v1", "bad-size", "beta.*holds another number, which may be the size of objects");
+}
+
 Test(statics, fields_of_a_static_struct_moved)
 {
 	refuse_from("v1", "bad-fields", "limits");
