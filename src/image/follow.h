@@ -55,26 +55,26 @@ struct pass {
 	const struct planner *x;
 	struct classes *classes;
 	const struct code *code;
-	bool new;
 	struct objects *out;
 	uint8_t *size_params; /* bit i: argument i of the function ends up as a size; by name of function */
 	uint8_t *knows;       /* bit i: the function accesses what its argument i leads to, or hands it on to one that
 				 does; KNOWS_RESULT: accesses what its result leads to. By name of function */
-	uint32_t serial;      /* of the function being followed */
 	VEC(struct handed_on) handed_on; /* of this build, noted in the first round */
 	VEC(struct call) calls;          /* of this build, noted in the first round; then sorted by instruction */
-	bool first;
-	const struct function *f;
-	int32_t index;
+	const struct function *f;        /* being followed */
 	struct state s;
 	VEC(struct label) labels;
 	struct state orphan; /* at the last indirect jump: what a switch's cases start with */
-	bool has_orphan;
-	uint8_t *seen; /* by place in the function: length of the instruction that was followed there */
+	uint8_t *seen;       /* by place in the function: length of the instruction that was followed there */
 	size_t seen_size;
+	int32_t index;   /* of the function being followed, in its build */
+	uint32_t serial; /* of the function being followed */
+	bool new;        /* the build is the new one */
+	bool first;      /* the first round: what each function says of itself alone */
+	bool record;     /* the second: accesses are noted */
+	bool has_orphan;
 	bool used_stack;
 	bool skipped; /* something was not reached yet */
-	bool record;
 };
 
 /* Something that comes from memory, and of which no more is known. */

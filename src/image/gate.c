@@ -96,12 +96,14 @@ static int bits_by_offset(const void *a, const void *b)
 
 static void list_fields(struct gate *g)
 {
-	for (size_t i = 0; i < g->o.old.n; i++) {
-		const struct access *a = &g->o.old.items[i],
-				    *last = g->fields.n ? &g->fields.items[g->fields.n - 1] : NULL;
-		if (!a->forms_address &&
-		    !(last && last->class == a->class && last->offset == a->offset && last->size == a->size))
-			vec__push(&g->fields, *a);
+	const struct access *all = g->o.old.items, *last = NULL;
+	for (size_t i = 0; all && i < g->o.old.n; i++) {
+		const struct access *a = &all[i];
+		if (a->forms_address ||
+		    (last && last->class == a->class && last->offset == a->offset && last->size == a->size))
+			continue;
+		vec__push(&g->fields, *a);
+		last = a;
 	}
 }
 

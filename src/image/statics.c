@@ -167,10 +167,10 @@ static int by_name(const void *a, const void *b)
 
 static struct static_object **sorted(const object_list *l)
 {
-	struct static_object **out = xcalloc(l->n, sizeof(*out));
+	struct static_object **out = xcalloc(l->n, sizeof(struct static_object *));
 	for (size_t i = 0; i < l->n; i++)
 		out[i] = &l->items[i];
-	qsort(out, l->n, sizeof(*out), by_name);
+	qsort(out, l->n, sizeof(struct static_object *), by_name);
 	return out;
 }
 
