@@ -318,7 +318,7 @@ static bool add_own_words(struct planner *x, struct static_object *o)
 	struct plan *p = x->p;
 	enum { ALIGN = 8 }; /* words */
 	const struct elf_section *s = elf_file__section_at(p->next, o->at);
-	if (!s || s->h.sh_addralign > ALIGN * 8)
+	if (!s || s->h.sh_addralign > 8UL * ALIGN)
 		return false;
 	while (p->own_words.n % ALIGN != o->at / 8 % ALIGN)
 		vec__push(&p->own_words, (struct new_got){.kind = NEW_GOT_VALUE});
