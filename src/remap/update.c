@@ -536,7 +536,10 @@ static void settle_member(struct result *r, const struct err *stopped)
 	const struct err *e = stopped ? stopped : wrong;
 	surgery__places(r->surgery, &r->places);
 	if (e)
-		set_reason(r, OUTCOME_FAILURE, ERR_SURGERY, "surgery", err__text(e), NULL);
+		set_reason(r, OUTCOME_FAILURE, ERR_SURGERY, "surgery", err__text(e),
+			   wrong
+			       ? "restart the process: it may run old and new code side by side"
+			       : "it runs the new code, as was checked afterwards; restart it when that is convenient");
 	else
 		r->outcome = OUTCOME_SUCCESS;
 }
