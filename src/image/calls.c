@@ -1,6 +1,7 @@
 /* Calls, as far as they say what objects are: arguments and results, sizes of allocations (see follow.h). */
 #include <string.h>
 
+#include "base/hash.h"
 #include "image/follow.h"
 
 static void note_size(struct pass *p, struct value v)
@@ -131,14 +132,6 @@ static void call_function(struct pass *p, int32_t callee, bool comes_back, vaddr
 		pass__gives(p, result);
 }
 
-static uint64_t hash_name(const char *s)
-{
-	uint64_t h = 0xcbf29ce484222325ULL;
-	for (; *s; s++)
-		h = (h ^ (uint8_t)*s) * 0x100000001b3ULL; /* FNV-1a */
-	return h;
-}
-
 static bool frees(const char *name)
 {
 	static const char *const names[] = {"free", "g_free", "CRYPTO_free", "_ZdlPv", "_ZdlPvm", "cfree"};
@@ -152,7 +145,7 @@ static void call_import(struct pass *p, const char *name, vaddr_t at)
 {
 	uint8_t sizes = name ? sizes_of_import(name) : 0;
 	if (name)
-		note_call(p, hash_name(name) | IS_IMPORT, at);
+		note_call(p, hash__bytes(HASH_START, name, strlen(name)) | IS_IMPORT, at);
 	for (unsigned i = 0; i < 6; i++)
 		if (sizes & (1u << i))
 			note_size(p, p->s.reg[arch_abi.arg[i]]);

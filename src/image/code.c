@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "arch/decode.h"
+#include "base/hash.h"
 
 enum mark {
 	MARK_NONE,
@@ -127,9 +128,7 @@ uint64_t insn__hash(uint64_t h, const uint8_t *p, const struct insn *i, bool mas
 			     : part == INSN_FORM                       ? form_of(p, i, k)
 								       : p[k];
 	}
-	for (unsigned k = 0; k < n; k++)
-		h = (h ^ bytes[k]) * 0x100000001b3ULL; /* FNV-1a */
-	return h;
+	return hash__bytes(h, bytes, n);
 }
 
 /* Decodes a function one instruction after the other and keeps what leads out. */
@@ -137,7 +136,7 @@ static bool sweep(struct analysis *a, struct function *f)
 {
 	vaddr_t start = f->start, end = f->end;
 	const uint8_t *code = elf_file__at(a->elf, start, end - start);
-	uint64_t h = INSN_HASH_START;
+	uint64_t h = HASH_START;
 	f->content = h ^ start; /* like nothing else, until all of it is decoded */
 	for (vaddr_t at = start; at < end;) {
 		struct insn i;

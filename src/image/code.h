@@ -14,6 +14,7 @@
 #define LLU_IMAGE_CODE_H
 
 #include "arch/decode.h"
+#include "base/hash.h"
 #include "image/elf_file.h"
 
 enum ref_kind {
@@ -84,7 +85,6 @@ typedef VEC(struct fde) fde_list;
 /* All entries of IN's own .eh_frame in address order; none if there is no such section. */
 MUST_CHECK struct err *fdes__read(const struct elf_file *elf, fde_list *out);
 
-enum { INSN_HASH_START = 0x811c9dc5 };
 enum insn_part {
 	INSN_ALL,
 	INSN_SHAPE, /* without displacements and immediates */

@@ -15,6 +15,7 @@
  */
 #include <string.h>
 
+#include "base/hash.h"
 #include "image/planner.h"
 
 enum { AROUND = 256 }; /* bytes before and behind that must agree as well */
@@ -156,14 +157,6 @@ static vaddr_t home_of_live(const struct planner *x, vaddr_t live)
 	return known ? known->home : (m ? m->base : 0) + live;
 }
 
-static uint64_t hash_string(const uint8_t *p, size_t n)
-{
-	uint64_t h = 0x811c9dc5;
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 0x100000001b3ULL; /* FNV-1a */
-	return h;
-}
-
 static int by_hash(const void *a, const void *b)
 {
 	const struct known_string *x = a, *y = b;
@@ -183,7 +176,7 @@ static void list_strings(struct planner *x)
 		const struct elf_section *s = elf_file__section_at(c->elf, t);
 		size_t n = string_len(s, t - s->h.sh_addr);
 		if (n) {
-			struct known_string k = {hash_string(s->data + (t - s->h.sh_addr), n), t};
+			struct known_string k = {hash__bytes(HASH_START, s->data + (t - s->h.sh_addr), n), t};
 			vec__push(&x->strings, k);
 		}
 	}
@@ -200,7 +193,7 @@ static vaddr_t only_string(struct planner *x, const struct elf_section *a, uint6
 		return 0;
 	if (x->strings.n == 0)
 		list_strings(x);
-	uint64_t hash = hash_string(a->data + at, n);
+	uint64_t hash = hash__bytes(HASH_START, a->data + at, n);
 	size_t lo = 0, hi = x->strings.n;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;

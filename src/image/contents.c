@@ -17,6 +17,7 @@
 
 #include "arch/decode.h"
 #include "arch/detail.h"
+#include "base/hash.h"
 #include "image/planner.h"
 
 enum { VALUES_MAX = 64 }; /* so many initial values may change; more are no small fix */
@@ -83,7 +84,7 @@ static uint64_t hash_text(const struct elf_file *e, vaddr_t a, bool *text)
 		}
 		if (s->data[i] < 0x20 && !strchr("\n\t\r", s->data[i]))
 			return 0;
-		h = (h ^ s->data[i]) * 0x100000001b3ULL; /* FNV-1a */
+		h = hash__bytes(h, &s->data[i], 1);
 	}
 	return 0;
 }
@@ -95,7 +96,7 @@ static struct meaning constant(const struct elf_file *e, vaddr_t a)
 	uint64_t h = hash_text(e, a, &text);
 	for (size_t n = text ? 0 : FIRST_BYTES; n > 0; n--) {
 		const uint8_t *p = elf_file__at(e, a + n - 1, 1);
-		h = (h ^ (p ? *p : 0)) * 0x100000001b3ULL;
+		h = hash__bytes(h, p ? p : (const uint8_t *)"", 1);
 	}
 	return (struct meaning){text ? TEXT : NUMBERS, h};
 }

@@ -435,7 +435,7 @@ static bool may_be_size(const struct insn_detail *d)
 /* Equal for what is the same in both builds, but for relative values. */
 static uint64_t hash_of(const uint8_t *p, const struct insn *i)
 {
-	return insn__hash(INSN_HASH_START, p, i, true, INSN_ALL);
+	return insn__hash(HASH_START, p, i, true, INSN_ALL);
 }
 
 static void look_at(const struct code *c, const struct function *f, vaddr_list *insns, vaddr_list *sizes)

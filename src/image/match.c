@@ -196,7 +196,7 @@ static struct shapes shapes__make(const struct code *c, const struct function *f
 		struct insn i;
 		if (!insn__decode(p + (at - f->start), f->end - at, at, &i))
 			break;
-		s.hash[s.n] = insn__hash(INSN_HASH_START, p + (at - f->start), &i, true, part);
+		s.hash[s.n] = insn__hash(HASH_START, p + (at - f->start), &i, true, part);
 		s.at[s.n++] = at;
 		at += i.len;
 	}

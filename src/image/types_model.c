@@ -1,5 +1,6 @@
 /* The model of a build's types (types_model.h): strings, words for types, names and hashes. */
 #include "image/types_model.h"
+#include "base/hash.h"
 
 #include <dwarf.h>
 #include <stdarg.h>
@@ -23,10 +24,7 @@ static uint64_t mix(uint64_t h, uint64_t v)
 
 static uint64_t hash_string(const char *s)
 {
-	uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-	for (; s && *s; s++)
-		h = (h ^ (uint8_t)*s) * 0x100000001b3u;
-	return mix(h, s != NULL);
+	return mix(hash__bytes(HASH_START, s ? s : "", s ? strlen(s) : 0), s != NULL);
 }
 
 static size_t string_slot(const char *const *table, size_t cap, const char *s)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "image/types_read.h"
 
 /* Beyond these a file is damaged, or made to keep us busy. */
@@ -185,14 +186,6 @@ static bool next_sibling(struct reader *r, Dwarf_Die *die)
 
 /* --- parts of types --- */
 
-static uint64_t hash_bytes(const uint8_t *p, size_t n)
-{
-	uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 0x100000001b3u;
-	return h;
-}
-
 /* Where a member is, in bytes. A place that must be computed in the object (a virtual base class) is
  * told by a hash of how. */
 static uint64_t member_offset(struct reader *r, Dwarf_Die *die)
@@ -209,7 +202,7 @@ static uint64_t member_offset(struct reader *r, Dwarf_Die *die)
 		return ops[0].number;
 	Dwarf_Block block;
 	if (dwarf_formblock(&a, &block) == 0)
-		return hash_bytes(block.data, block.length) >> 8;
+		return hash__bytes(HASH_START, block.data, block.length) >> 8;
 	bad(r, "a member's place cannot be read");
 	return 0;
 }

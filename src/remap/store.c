@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "base/vec.h"
 
 enum { STORE_MAX = 256 << 20 };
@@ -52,14 +53,6 @@ static struct err *open_folder(const char *path, bool make, int *fd)
 		return err__new(ERR_REFUSED, 0, path, "give it to the user who runs llvupdate, writable to nobody else",
 				"the folder for relinked images could be changed by another user");
 	return NULL;
-}
-
-static uint64_t hash(const uint8_t *p, size_t n)
-{
-	uint64_t h = 0xcbf29ce484222325ULL;
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 0x100000001b3ULL; /* FNV-1a: a name, the contents are compared */
-	return h;
 }
 
 /* The bytes of a file, when nobody else can have written them. */
@@ -164,7 +157,7 @@ struct err *store__put(const char *name, const void *data, size_t size, struct s
 	FREE_CLEANUP char *where = folder();
 	CLOSE_CLEANUP int dir = -1;
 	TRY(open_folder(where, true, &dir));
-	FREE_CLEANUP char *file = xasprintf("%s-%016lx", name, hash(data, size));
+	FREE_CLEANUP char *file = xasprintf("%s-%016lx", name, hash__bytes(HASH_START, data, size));
 	char *path = xasprintf("%s/%s", where, file);
 	CLOSE_CLEANUP int fd = openat(dir, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	struct stat st;
