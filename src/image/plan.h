@@ -107,6 +107,7 @@ enum layout_verdict {
 struct succession {
 	vaddr_t start, end; /* in live's file */
 	vaddr_t next;       /* in next's file; 0: nothing does */
+	uint64_t identical; /* 1: both are the same bytes but for references, so offsets mean the same in both */
 };
 
 struct plan_counts {

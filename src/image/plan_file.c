@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC "LLUPLAN"
-enum { PLAN_FILE_VERSION = 2 };
+enum { PLAN_FILE_VERSION = 3 };
 
 struct head {
 	char magic[8];
@@ -253,6 +253,7 @@ static void succession(struct io *io, struct succession *s)
 	number(io, &s->start);
 	number(io, &s->end);
 	number(io, &s->next);
+	number(io, &s->identical);
 }
 
 static void verdict(struct io *io, enum layout_verdict *v)
@@ -288,7 +289,7 @@ static void counts(struct io *io, struct plan_counts *c)
  * struct goes unnoticed.) */
 _Static_assert(sizeof(struct plan) == 424 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
 		   sizeof(struct new_got) == 48 && sizeof(struct relro_word) == 24 && sizeof(struct live_const) == 16 &&
-		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 24,
+		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 32,
 	       "plan_file.c does not know all of a plan");
 
 static void fields(struct io *io, struct plan *p)

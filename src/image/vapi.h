@@ -75,13 +75,20 @@ static inline vaddr_t vapi__table_slot(const struct vapi_note *v, size_t slot)
 
 /* The header, in the target's memory; all zero in the file. `live` is the only word that decides:
  * 0 means IN's own code, n means image[n - 1]. An image entry is complete before `live` names it. */
-#define VAPI_HEADER_MAGIC 0x315245444548554cULL /* "LUHEDER1" */
+#define VAPI_HEADER_MAGIC 0x325245444548554cULL /* "LUHEDER2" */
 enum { VAPI_IMAGES_MAX = 24, VAPI_BUILD_ID_MAX = 32 };
 
 enum vapi_image_state {
 	VAPI_IMAGE_FREE = 0,
-	VAPI_IMAGE_PREPARING = 1, /* being mapped; nothing refers to it */
+	VAPI_IMAGE_PREPARING = 1, /* being mapped, or being unmapped; nothing refers to it */
 	VAPI_IMAGE_MAPPED = 2,    /* in place: live, or older and still mapped */
+	VAPI_IMAGE_CONSTANTS = 3, /* older: nothing leads into its code, which is gone or about to go; constants stay */
+};
+
+/* What became of IN's own code. */
+enum vapi_own_code {
+	VAPI_OWN_MAPPED = 0,
+	VAPI_OWN_RETIRED = 1, /* nothing leads there; its pages are gone or about to go */
 };
 
 struct vapi_image {
@@ -97,6 +104,9 @@ struct vapi_header {
 	uint64_t live;
 	uint64_t generation; /* number of committed updates */
 	struct vapi_image image[VAPI_IMAGES_MAX];
+	uint32_t own_code; /* enum vapi_own_code */
+	uint32_t owner;    /* the tool that prepares an update now: its PID, as root's PID namespace has it; 0: none */
+	uint64_t owner_start; /* and its start time, field 22 of /proc/PID/stat */
 };
 
 _Static_assert(sizeof(struct vapi_header) <= LLU_PAGE, "the header has one page");

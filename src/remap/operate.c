@@ -1,0 +1,314 @@
+/* What is done to a process: prepare, freeze and exchange, undo (see update.h). */
+#include <string.h>
+#include <time.h>
+
+#include "remap/exchange.h"
+#include "remap/imports.h"
+#include "remap/lock.h"
+#include "remap/target_parts.h"
+
+enum {
+	STOP_MS = 20,       /* for one thread to stop */
+	PAUSE_FIRST_MS = 2, /* between two attempts to freeze, doubled up to */
+	PAUSE_LAST_MS = 100,
+	RANGES_MAX = 16,
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
+}
+
+static void pause_ms(unsigned ms)
+{
+	struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000L};
+	nanosleep(&t, NULL);
+}
+
+static void dismiss_hand(struct target *t)
+{
+	if (t->hand)
+		hand__dismiss(t->hand);
+	t->hand = NULL;
+}
+
+void target__release_surgeries(struct target *t, const struct group *g)
+{
+	dismiss_hand(t);
+	for (size_t i = 0; i < g->n; i++) {
+		surgery__free(target__member(t, g, i)->surgery);
+		target__member(t, g, i)->surgery = NULL;
+	}
+}
+
+/* ---- preparing ---- */
+
+/* One hand makes the calls for all of a group, from the VAPI of the first. A thread that may be borrowed must come by
+ * within the time for one try. */
+static struct err *raise_hand(struct target *t, const struct group *g, unsigned timeout_s)
+{
+	struct hand_place place = loaded__hand_place(target__member(t, g, 0)->library);
+	return t->hand ? NULL : hand__raise(t->process, &place, (int)timeout_s * 1000, &t->hand);
+}
+
+/* The hand of an llvupdate that was killed may be at work in any of the process's libraries. */
+static struct err *await_other_hands(const struct target *t, unsigned timeout_s)
+{
+	for (size_t i = 0; i < t->libraries.n; i++) {
+		struct hand_place place = loaded__hand_place(&t->libraries.items[i]);
+		TRY(hand__await_place(t->process, &place, (int)timeout_s * 1000));
+	}
+	return NULL;
+}
+
+/* Takes back what was mapped; the reason for doing so is in the results already, and stays there. A process in which
+ * even that fails runs on as before, with an address range in use that nothing refers to. */
+static void undo(struct target *t, const struct group *g, const struct update_options *opt)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		struct result *r = target__member(t, g, i);
+		if (!r->surgery)
+			continue;
+		ERR_CLEANUP struct err *e = raise_hand(t, g, opt->timeout_s);
+		if (!e)
+			e = surgery__undo(r->surgery, t->hand);
+		if (!e || err__kind(e) == ERR_GONE)
+			continue;
+		FREE_CLEANUP char *both =
+		    xasprintf("%s; and what was mapped could not be taken back: %s", r->reason, err__text(e));
+		target__set_reason(
+		    r, OUTCOME_FAILURE, ERR_SURGERY, "undo", both,
+		    "the process runs on as before; pages in its window stay mapped until the next update");
+	}
+}
+
+/* The state as it is now: another update may have come between, and our own changed the headers. */
+static struct err *check_headers(const struct target *t, const struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		struct vapi_header header;
+		const struct loaded *l = target__member(t, g, i)->library;
+		TRY(process__read(t->process, loaded__at(l, l->vapi->vapi.header), &header, sizeof(header)));
+		if (header.live != l->header.live || header.generation != l->header.generation)
+			return err__new(ERR_RETRY, 0, NULL, "run llvupdate again",
+					"the process was updated by somebody else meanwhile");
+	}
+	return NULL;
+}
+
+/* The process may have loaded more since they were resolved. */
+static struct err *resolve_again(const struct target *t, const struct group *g, int *at_fault)
+{
+	LINKMAP_CLEANUP struct linkmap *map = NULL;
+	*at_fault = TARGET_ALL_ALIKE;
+	if (!target__any_imports(t, g))
+		return NULL;
+	TRY(linkmap__read(t->process, &map));
+	return target__resolve_imports(t, g, map, at_fault);
+}
+
+static struct err *begin(struct target *t, const struct group *g, const struct update_options *opt, int *at_fault)
+{
+	pid_t tracer;
+	*at_fault = TARGET_ALL_ALIKE;
+	TRY(process__alive(t->process));
+	TRY(process__tracer(t->process, &tracer));
+	if (tracer)
+		return err__new(ERR_BUSY, 0, NULL, "detach the debugger first", "process %d is traced by process %d",
+				t->pid, tracer);
+	TRY(process__shares_memory(t->process, false));
+	TRY(check_headers(t, g));
+	TRY(resolve_again(t, g, at_fault));
+	for (size_t i = 0; i < g->n; i++) {
+		struct result *r = target__member(t, g, i);
+		*at_fault = (int)i;
+		TRY(surgery__new(t->process, r->library, r->plan, r->imports, &r->surgery));
+	}
+	*at_fault = TARGET_ALL_ALIKE;
+	TRY(await_other_hands(t, opt->timeout_s));
+	TRY(raise_hand(t, g, opt->timeout_s));
+	return check_headers(t, g); /* an earlier hand may have come to its end only now */
+}
+
+static struct err *prepare_members(struct target *t, const struct group *g, int *at_fault)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		*at_fault = (int)i;
+		TRY(surgery__prepare(target__member(t, g, i)->surgery, t->hand));
+	}
+	return NULL;
+}
+
+static void add_time(const struct target *t, const struct group *g, uint64_t since)
+{
+	uint64_t took = now_ns() - since;
+	for (size_t i = 0; i < g->n; i++)
+		target__member(t, g, i)->total_ns += took;
+}
+
+static void prepare(struct target *t, const struct group *g, const struct update_options *opt)
+{
+	uint64_t start = now_ns();
+	int at_fault;
+	for (size_t i = 0; i < g->n; i++)
+		target__member(t, g, i)->tries++;
+	ERR_CLEANUP struct err *e = begin(t, g, opt, &at_fault);
+	bool begun = !e;
+	if (!e)
+		e = prepare_members(t, g, &at_fault);
+	if (e) {
+		target__group_failed(t, g, e, at_fault);
+		if (begun)
+			undo(t, g, opt);
+		target__release_surgeries(t, g);
+	}
+	add_time(t, g, start);
+}
+
+void target__prepare(struct target *t, const struct update_options *opt)
+{
+	ERR_CLEANUP struct err *e = t->lock < 0 ? lock__take(t->pid, &t->lock) : NULL;
+	size_t pending = 0;
+	for (size_t i = 0; i < t->groups.n; i++)
+		pending += target__group_pending(t, &t->groups.items[i]);
+	for (size_t i = 0; i < t->groups.n; i++) {
+		const struct group *g = &t->groups.items[i];
+		if (!target__group_pending(t, g))
+			continue;
+		if (e)
+			for (size_t k = 0; k < g->n; k++)
+				target__set_reason(target__member(t, g, k), OUTCOME_NOT_UPDATED, err__kind(e),
+						   err_kind__name(err__kind(e)), err__text(e), err__hint(e));
+		else
+			prepare(t, g, opt);
+		if (pending > 1) /* one hand at a time; the commit raises another */
+			dismiss_hand(t);
+	}
+}
+
+/* ---- committing ---- */
+
+typedef VEC(struct trange) range_list;
+
+static void list_live_ranges(const struct target *t, const struct group *g, range_list *out)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		struct trange ranges[RANGES_MAX];
+		size_t n = surgery__live_ranges(target__member(t, g, i)->surgery, ranges, RANGES_MAX);
+		for (size_t k = 0; k < n; k++)
+			vec__push(out, ranges[k]);
+	}
+}
+
+static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
+				       struct exchange *x, bool *committed)
+{
+	range_list inside = {0};
+	struct freeze *frozen = NULL;
+	list_live_ranges(t, g, &inside);
+	struct freeze_options f = {.inside = inside.items,
+				   .n_inside = inside.n,
+				   .except = hand__tid(t->hand),
+				   .strict = opt->strict,
+				   .stop_ms = STOP_MS};
+	struct err *e = exchange__load(x, t->hand);
+	if (!e)
+		e = freeze__begin(t->process, &f, &frozen);
+	vec__free(&inside);
+	if (e)
+		return e;
+	e = exchange__run(x, t->hand, committed);
+	struct freeze_stats threads;
+	freeze__stats(frozen, &threads);
+	uint64_t frozen_ns = freeze__thaw(frozen);
+	for (size_t i = 0; i < g->n; i++) {
+		target__member(t, g, i)->threads = threads;
+		target__member(t, g, i)->frozen_ns = frozen_ns;
+	}
+	return e;
+}
+
+/* Attempts until it succeeds or the time is up. While waiting no hand is held up in the process. */
+static struct err *attempt(struct target *t, const struct group *g, const struct update_options *opt,
+			   struct exchange *x, bool *committed)
+{
+	uint64_t deadline = now_ns() + opt->timeout_s * 1000000000ULL;
+	unsigned pause = PAUSE_FIRST_MS;
+	for (;;) {
+		struct err *e = raise_hand(t, g, opt->timeout_s);
+		if (!e)
+			e = freeze_and_exchange(t, g, opt, x, committed);
+		dismiss_hand(t); /* used up, or not to be left waiting */
+		if (!e || err__kind(e) != ERR_RETRY || now_ns() >= deadline)
+			return e;
+		err__free(e);
+		pause_ms(pause);
+		pause = pause * 2 < PAUSE_LAST_MS ? pause * 2 : PAUSE_LAST_MS;
+	}
+}
+
+static struct err *exchange(struct target *t, const struct group *g, const struct update_options *opt, bool *committed)
+{
+	struct exchange *x;
+	FREE_CLEANUP struct surgery **members = xcalloc(g->n, sizeof(void *));
+	for (size_t i = 0; i < g->n; i++)
+		members[i] = target__member(t, g, i)->surgery;
+	TRY(exchange__new(members, g->n, &x));
+	struct err *e = attempt(t, g, opt, x, committed);
+	exchange__free(x);
+	return e;
+}
+
+/* Frees the room of shadow pages that did not get to their places. Where that fails, the room is lost to the next
+ * update, no more. */
+static void clear_shadows(struct target *t, const struct group *g, const struct update_options *opt)
+{
+	ERR_CLEANUP struct err *e = raise_hand(t, g, opt->timeout_s);
+	for (size_t i = 0; i < g->n && !e; i++)
+		e = surgery__clear_shadows(target__member(t, g, i)->surgery, t->hand);
+}
+
+/* `stopped`: what stopped the exchange, which was finished all the same; or NULL. */
+static void settle_member(struct result *r, const struct err *stopped)
+{
+	ERR_CLEANUP struct err *wrong = surgery__verify(r->surgery);
+	const struct err *e = stopped ? stopped : wrong;
+	surgery__places(r->surgery, &r->places);
+	if (e)
+		target__set_reason(
+		    r, OUTCOME_FAILURE, ERR_SURGERY, "surgery", err__text(e),
+		    wrong ? "restart the process: it may run old and new code side by side"
+			  : "it runs the new code, as was checked afterwards; restart it when that is convenient");
+	else
+		r->outcome = OUTCOME_SUCCESS;
+}
+
+static void commit(struct target *t, const struct group *g, const struct update_options *opt)
+{
+	uint64_t start = now_ns();
+	bool committed = false;
+	ERR_CLEANUP struct err *e = exchange(t, g, opt, &committed);
+	if (committed) {
+		if (e)
+			clear_shadows(t, g, opt);
+		for (size_t i = 0; i < g->n; i++)
+			settle_member(target__member(t, g, i), e);
+	} else if (e) {
+		target__group_failed(t, g, e, TARGET_ALL_ALIKE);
+		if (err__kind(e) != ERR_GONE)
+			undo(t, g, opt);
+	}
+	target__release_surgeries(t, g);
+	add_time(t, g, start);
+}
+
+void target__commit(struct target *t, const struct update_options *opt)
+{
+	for (size_t i = 0; i < t->groups.n; i++) {
+		const struct group *g = &t->groups.items[i];
+		if (target__group_pending(t, g) && target__member(t, g, 0)->surgery)
+			commit(t, g, opt);
+	}
+}
