@@ -56,9 +56,9 @@ static struct arch_batch_entry call_of(const struct step *t)
 							 t->shadow->len, MREMAP_MAYMOVE | MREMAP_FIXED,
 							 surgery__at(s, t->shadow->to).v}};
 	/* no hole may stay in the window, into which the kernel could put another mapping */
-	return (struct arch_batch_entry){
-	    .nr = SYS_mmap,
-	    .arg = {surgery__at(s, s->shadow_at).v, s->shadow_len, PROT_NONE, RESERVED | MAP_FIXED, (uint64_t)-1, 0}};
+	return (struct arch_batch_entry){.nr = SYS_mmap,
+					 .arg = {surgery__at(s, s->shadow_at).v, s->shadow_len, PROT_NONE,
+						 BRING_RESERVED_FLAGS | MAP_FIXED, (uint64_t)-1, 0}};
 }
 
 struct err *exchange__load(struct exchange *x, struct hand *h)

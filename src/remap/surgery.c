@@ -1,14 +1,10 @@
 /* See surgery.h; the layout of the window is in surgery_parts.h. */
 #include "remap/surgery.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
-#include "inject/seccomp.h"
+#include "remap/bring.h"
 #include "remap/surgery_parts.h"
 
 enum { SEGMENTS_MAX = 16 };
@@ -81,36 +77,9 @@ size_t surgery__live_ranges(const struct surgery *s, struct trange *out, size_t 
 
 /* ---- calls of the hand ---- */
 
-static struct err *call(struct hand *h, const char *what, int64_t nr, const uint64_t arg[6], int64_t *result)
-{
-	TRY(hand__call(h, nr, arg, result));
-	if (*result < 0 && *result > -4096)
-		return err__new(*result == -ENOMEM || *result == -EPERM || *result == -EACCES ? ERR_REFUSED
-											      : ERR_SYSTEM,
-				(int)-*result, NULL, NULL, "the process could not %s", what);
-	return NULL;
-}
-
-static struct err *map(struct hand *h, const char *what, taddr_t a, uint64_t len, int prot, int flags, int fd,
-		       uint64_t offset)
-{
-	int64_t result;
-	const uint64_t arg[6] = {a.v, len, (uint64_t)prot, (uint64_t)(flags | MAP_FIXED), (uint64_t)fd, offset};
-	TRY(call(h, what, SYS_mmap, arg, &result));
-	return (uint64_t)result == a.v ? NULL
-				       : err__new(ERR_SURGERY, 0, NULL, NULL, "the process mapped at another place");
-}
-
-static struct err *protect(struct hand *h, taddr_t a, uint64_t len, int prot)
-{
-	int64_t result;
-	const uint64_t arg[6] = {a.v, len, (uint64_t)prot};
-	return call(h, "protect pages", SYS_mprotect, arg, &result);
-}
-
 static struct err *reserve(struct surgery *s, struct hand *h, vaddr_t a, uint64_t len)
 {
-	return map(h, "reserve address space", surgery__at(s, a), len, PROT_NONE, RESERVED, -1, 0);
+	return bring__reserve(h, surgery__at(s, a), len);
 }
 
 /* ---- prepare ---- */
@@ -138,63 +107,17 @@ static struct err *announce(struct surgery *s)
 	return process__write(s->p, surgery__at(s, v->header), &magic, sizeof(magic));
 }
 
-/* The image from the store, if the process can reach that very file under its name. */
-static struct err *open_stored(struct surgery *s, struct hand *h, int64_t *fd)
-{
-	struct stat st;
-	*fd = -1;
-	FREE_CLEANUP char *seen = xasprintf("/proc/%d/root%s", process__pid(s->p), s->stored.path);
-	size_t len = strlen(s->stored.path) + 1;
-	if (stat(seen, &st) < 0 || st.st_dev != s->stored.dev || st.st_ino != s->stored.ino || len > HAND_DATA_SIZE)
-		return NULL;
-	TRY(process__write(s->p, hand__data(h), s->stored.path, len));
-	const uint64_t arg[6] = {(uint64_t)AT_FDCWD, hand__data(h).v, O_RDONLY | O_CLOEXEC};
-	TRY(hand__call(h, SYS_openat, arg, fd));
-	if (*fd < 0)
-		return NULL; /* not readable for this process: goes the other way */
-	FREE_CLEANUP char *opened = xasprintf("/proc/%d/task/%d/fd/%ld", process__pid(s->p), hand__tid(h), (long)*fd);
-	if (stat(opened, &st) < 0 || st.st_dev != s->stored.dev || st.st_ino != s->stored.ino)
-		return err__new(ERR_SURGERY, 0, s->stored.path, NULL, "the process opened another file");
-	s->shared = true;
-	return NULL;
-}
-
-/* Another mount namespace, a chroot, no permission: the image in memory of the process's own, with the same
- * bytes, so that the next update finds all it needs there too. */
-static struct err *open_memory(struct surgery *s, struct hand *h, int64_t *fd)
-{
-	static const int needed[] = {SYS_memfd_create, -1};
-	static const char name[] = "llu-image";
-	TRY(seccomp__check(s->p, hand__tid(h), needed));
-	TRY(process__write(s->p, hand__data(h), name, sizeof(name)));
-	const uint64_t arg[6] = {hand__data(h).v, MFD_CLOEXEC};
-	TRY(call(h, "make memory for the new image", SYS_memfd_create, arg, fd));
-	FREE_CLEANUP char *path = xasprintf("/proc/%d/task/%d/fd/%ld", process__pid(s->p), hand__tid(h), (long)*fd);
-	CLOSE_CLEANUP int file = open(path, O_WRONLY | O_CLOEXEC);
-	size_t done = 0;
-	while (file >= 0 && done < s->bytes_len) {
-		ssize_t n = write(file, s->bytes + done, s->bytes_len - done);
-		if (n < 0 && errno != EINTR)
-			break;
-		done += n > 0 ? (size_t)n : 0;
-	}
-	return done == s->bytes_len
-		   ? NULL
-		   : err__new(ERR_SYSTEM, errno, NULL, NULL, "cannot write the new image into the process");
-}
-
 static struct err *map_image(struct surgery *s, struct hand *h)
 {
 	struct image_segment segments[SEGMENTS_MAX];
 	size_t n = image_file__segments(s->plan->next, segments, SEGMENTS_MAX);
 	int64_t fd, ignored;
-	TRY(open_stored(s, h, &fd));
-	if (fd < 0)
-		TRY(open_memory(s, h, &fd));
+	TRY(bring__open(s->p, h, &s->stored, s->bytes, s->bytes_len, "llu-image", &fd, &s->shared));
 	struct err *err = NULL;
 	for (size_t i = 0; i < n && !err; i++)
-		err = map(h, "map the new image", surgery__at(s, s->base + segments[i].at), segments[i].len,
-			  PROT_READ | (segments[i].exec ? PROT_EXEC : 0), MAP_PRIVATE, (int)fd, segments[i].offset);
+		err = bring__map(h, "map the new image", surgery__at(s, s->base + segments[i].at), segments[i].len,
+				 PROT_READ | (segments[i].exec ? PROT_EXEC : 0), MAP_PRIVATE, (int)fd,
+				 segments[i].offset);
 	const uint64_t arg[6] = {(uint64_t)fd};
 	struct err *closed = hand__call(h, SYS_close, arg, &ignored);
 	if (err) {
@@ -211,20 +134,20 @@ static struct err *map_words(struct surgery *s, struct hand *h, uint64_t offset,
 	uint64_t len = align_up(n * 8, LLU_PAGE);
 	if (!n)
 		return NULL;
-	TRY(map(h, "map the new image", place, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	TRY(bring__map(h, "map the new image", place, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	TRY(process__write(s->p, place, words, n * 8));
-	return protect(h, place, len, PROT_READ);
+	return bring__protect(h, place, len, PROT_READ);
 }
 
 static struct err *map_shadows(struct surgery *s, struct hand *h)
 {
-	TRY(map(h, "map pages", surgery__at(s, s->shadow_at), s->shadow_len, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	TRY(bring__map(h, "map pages", surgery__at(s, s->shadow_at), s->shadow_len, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	for (size_t i = 0; i < s->shadows.n; i++) {
 		const struct shadow *x = &s->shadows.items[i];
 		TRY(process__write(s->p, surgery__at(s, x->at), x->content, x->len));
 		if (!x->writable)
-			TRY(protect(h, surgery__at(s, x->at), x->len, PROT_READ));
+			TRY(bring__protect(h, surgery__at(s, x->at), x->len, PROT_READ));
 	}
 	return NULL;
 }

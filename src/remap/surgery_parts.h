@@ -11,13 +11,8 @@
 #ifndef LLU_REMAP_SURGERY_PARTS_H
 #define LLU_REMAP_SURGERY_PARTS_H
 
-#include <sys/mman.h>
-
-#include "remap/store.h"
+#include "remap/bring.h"
 #include "remap/surgery.h"
-
-/* How address space is reserved: what the window is made of. */
-enum { RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE };
 
 /* Pages with new contents, to be moved to `to`. */
 struct shadow {

@@ -1,0 +1,45 @@
+/* Who still leads into given code, outside of the stacks of threads?
+ *
+ * Before code is unmapped, nobody may ever return there or jump there. What threads do, the freeze knows. What is
+ * left is memory from which a thread could be sent there: stacks that no thread is on (coroutines), contexts
+ * (ucontext_t, jmp_buf), tables of labels. They are all words that hold an address in that code: plain,
+ * or as the C library mangles what setjmp(3) saves (glibc sysdeps/unix/sysv/linux/x86_64/pointer_guard.h: xored
+ * with the pointer guard, then rotated left by 17).
+ *
+ * The process runs while its memory is looked through; gigabytes are not read while it is frozen. A word that stays
+ * where it is cannot be missed. To miss one that is moved about meanwhile (a runtime that copies stacks), it would have
+ * to be moved twice at the right moments, as memory is looked through once upwards and once downwards.
+ *
+ * Not looked at: what is not there (never touched); files that are mapped shared; devices. What cannot be looked at
+ * (userfaultfd(2)) or takes too long is an error: law 5, docs/design.md.
+ */
+#ifndef LLU_FREEZE_HOLDERS_H
+#define LLU_FREEZE_HOLDERS_H
+
+#include "base/vec.h"
+#include "inject/process.h"
+
+struct holders_query {
+	const struct trange *ranges; /* which code, or constants */
+	size_t n_ranges;
+	const struct trange *skip; /* memory whose contents mean nothing */
+	size_t n_skip;
+	uint64_t pointer_guard; /* 0: not known, or nothing is mangled */
+	uint64_t deadline;      /* inject/clock.h */
+};
+
+struct holder {
+	taddr_t at;   /* the word */
+	taddr_t to;   /* where it leads; the end of a range too, as a call may be the last instruction of it */
+	size_t range; /* index into ranges */
+	bool mangled;
+};
+
+typedef VEC(struct holder) holder_list;
+
+/* Adds what is found to *out (the caller frees it with vec__free()), except for words on the stacks of threads, which
+ * the freeze judges, and on stacks that ended threads have left in the C library's cache. Errors: ERR_REFUSED (cannot
+ * be looked at), ERR_RETRY (not in time), ERR_GONE, ERR_PERMISSION, ERR_UNREADABLE. */
+MUST_CHECK struct err *holders__find(const struct process *p, const struct holders_query *q, holder_list *out);
+
+#endif
