@@ -87,6 +87,14 @@ static bool sane(const struct image_tail *t, size_t size, uint64_t tail_at)
 	       t->n_pieces < max && tail_size(t) == size - tail_at;
 }
 
+static vaddr_t address_of(const struct elf_file *e, uint64_t offset)
+{
+	for (size_t i = 0; i < e->n_phdrs; i++)
+		if (e->phdrs[i].p_type == PT_LOAD && offset - e->phdrs[i].p_offset < e->phdrs[i].p_filesz)
+			return e->phdrs[i].p_vaddr + (offset - e->phdrs[i].p_offset);
+	return 0;
+}
+
 struct err *image_file__read(const uint8_t *data, size_t size, const char *path, struct elf_file **next,
 			     struct live_map *map)
 {
@@ -101,6 +109,7 @@ struct err *image_file__read(const uint8_t *data, size_t size, const char *path,
 	if (!sane(&t, size, end.tail_at))
 		return damaged(path);
 	FREE_CLEANUP uint8_t *original = xmemdup(data, t.next_size);
+	FREE_CLEANUP uint64_t *sites = xcalloc(t.n_patches, sizeof(*sites));
 	const uint8_t *p = data + end.tail_at + sizeof(t);
 	for (uint64_t i = 0; i < t.n_patches; i++, p += sizeof(struct tail_patch)) {
 		struct tail_patch x;
@@ -108,6 +117,7 @@ struct err *image_file__read(const uint8_t *data, size_t size, const char *path,
 		if (x.site > t.next_size || t.next_size - x.site < 4)
 			return damaged(path);
 		memcpy(original + x.site, &x.original, 4);
+		sites[i] = x.site;
 	}
 	TRY(elf_file__read_memory(original, t.next_size, path, next));
 	*map = (struct live_map){.base = t.base, .n_slots = t.n_slots, .n_consts = t.n_consts, .n_pieces = t.n_pieces};
@@ -116,6 +126,13 @@ struct err *image_file__read(const uint8_t *data, size_t size, const char *path,
 	map->consts = xmemdup(p, t.n_consts * sizeof(struct live_const));
 	p += t.n_consts * sizeof(struct live_const);
 	map->pieces = xmemdup(p, t.n_pieces * sizeof(struct piece));
+	map->leads_to = xcalloc(t.n_patches, sizeof(vaddr_t));
+	map->n_leads_to = t.n_patches;
+	for (uint64_t i = 0; i < t.n_patches; i++) {
+		int32_t value;
+		memcpy(&value, data + sites[i], 4);
+		map->leads_to[i] = t.base + address_of(*next, sites[i]) + 4 + (uint64_t)(int64_t)value;
+	}
 	return NULL;
 }
 

@@ -544,6 +544,7 @@ void live_map__free(struct live_map *m)
 	free(m->consts);
 	free(m->held);
 	free(m->pieces);
+	free(m->leads_to);
 	for (size_t i = 0; i < m->n_past; i++)
 		free(m->past[i].pieces);
 	free(m->past);

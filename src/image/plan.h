@@ -51,6 +51,9 @@ struct live_map {
 	size_t n_consts;
 	struct piece *pieces; /* sorted by `at`; a section that has any has all of its objects here */
 	size_t n_pieces;
+	vaddr_t *leads_to; /* VAPI space, where each relative value leads that was patched; up to 4 bytes further where
+			      an immediate stands behind it */
+	size_t n_leads_to;
 	struct past_image {
 		uint8_t build_id[VAPI_BUILD_ID_MAX];
 		uint32_t build_id_len;

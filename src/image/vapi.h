@@ -99,6 +99,12 @@ struct vapi_image {
 	uint64_t len;                        /* bytes reserved for it, whole pages */
 };
 
+/* Is at least a part of it in place, to be kept? */
+static inline bool vapi_image__is_there(const struct vapi_image *i)
+{
+	return i->state == VAPI_IMAGE_MAPPED || i->state == VAPI_IMAGE_CONSTANTS;
+}
+
 struct vapi_header {
 	uint64_t magic; /* VAPI_HEADER_MAGIC once a tool has been here, 0 before */
 	uint64_t live;

@@ -12,6 +12,12 @@ static inline uint64_t clock_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static inline void clock_pause(unsigned ms)
+{
+	struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000L};
+	nanosleep(&t, NULL);
+}
+
 /* The moment `ms` milliseconds from now. */
 static inline uint64_t clock_deadline(int ms)
 {

@@ -53,6 +53,11 @@ pid_t hand__tid(const struct hand *h)
 	return h->t.tid;
 }
 
+taddr_t hand__thread_pointer(const struct hand *h)
+{
+	return arch_regs__thread_pointer(&h->at_rest);
+}
+
 taddr_t hand__data(const struct hand *h)
 {
 	return taddr_add(h->place.scratch, HAND_DATA_AT);

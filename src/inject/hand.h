@@ -55,6 +55,8 @@ MUST_CHECK struct err *hand__await_place(const struct process *p, const struct h
 
 /* The hand's thread id in the target, for freeze_options.except. */
 pid_t hand__tid(const struct hand *h);
+/* Its thread pointer, which is that of the thread that it was cloned from. */
+taddr_t hand__thread_pointer(const struct hand *h);
 
 /* Performs one system call in the target. *result is the kernel's return value, negative errno
  * included; an error is returned only when the call could not be made. */

@@ -50,26 +50,30 @@ static bool is_candidate(const struct process *p, const struct mapping *m)
 
 /* ---- the VAPI must be where its file says ---- */
 
-static bool same_file(const struct mapping *a, const struct mapping *b)
-{
-	return a->inode == b->inode && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
-}
-
-static struct err *check_vapi(const struct loaded *l, const struct mappings *maps, const struct mapping *first)
+/* The stubs may have been mapped from another file since (image/vapi_file.h), so it is the bytes that count. */
+static struct err *same_text(const struct process *p, const struct loaded *l, bool *same)
 {
 	const struct vapi_note *v = &l->vapi->vapi;
-	uint64_t offset;
+	size_t len = v->text_end - v->text;
+	const uint8_t *want = elf_file__at(l->vapi, v->text, len);
+	FREE_CLEANUP uint8_t *have = xmalloc(len);
+	TRY(process__read(p, loaded__at(l, v->text), have, len));
+	*same = want && memcmp(want, have, len) == 0;
+	return NULL;
+}
+
+static struct err *check_vapi(const struct process *p, const struct loaded *l, const struct mappings *maps)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
 	const struct mapping *text = mappings__at(maps, loaded__at(l, v->text));
-	bool ok = elf_file__offset(l->vapi, v->text, v->text_end - v->text, &offset) && text &&
-		  same_file(text, first) && (text->prot & PROT_EXEC) &&
-		  text->range.end.v >= loaded__at(l, v->text_end).v &&
-		  text->offset + (loaded__at(l, v->text).v - text->range.start.v) == offset;
 	const struct mapping *header = mappings__at(maps, loaded__at(l, v->header));
 	const struct mapping *scratch = mappings__at(maps, loaded__at(l, v->scratch));
 	const struct mapping *table = mappings__at(maps, loaded__at(l, v->table));
-	ok = ok && header && table && scratch &&
-	     (scratch->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE) &&
-	     scratch->range.end.v >= loaded__at(l, v->scratch).v + v->scratch_len;
+	bool ok = text && (text->prot & PROT_EXEC) && text->range.end.v >= loaded__at(l, v->text_end).v && header &&
+		  table && scratch && (scratch->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE) &&
+		  scratch->range.end.v >= loaded__at(l, v->scratch).v + v->scratch_len;
+	if (ok)
+		TRY(same_text(p, l, &ok));
 	if (!ok)
 		return err__new(ERR_REFUSED, 0, l->path, NULL,
 				"the VAPI of the loaded library is not where its file says");
@@ -78,7 +82,7 @@ static struct err *check_vapi(const struct loaded *l, const struct mappings *map
 
 static bool image_is_sane(const struct vapi_note *v, const struct vapi_image *i)
 {
-	return i->state <= VAPI_IMAGE_MAPPED && i->build_id_len <= VAPI_BUILD_ID_MAX && i->base >= v->window &&
+	return i->state <= VAPI_IMAGE_CONSTANTS && i->build_id_len <= VAPI_BUILD_ID_MAX && i->base >= v->window &&
 	       i->base % LLU_PAGE == 0 && i->len % LLU_PAGE == 0 && i->base <= v->window + v->window_len &&
 	       i->len <= v->window + v->window_len - i->base;
 }
@@ -96,6 +100,7 @@ static struct err *read_header(const struct process *p, struct loaded *l)
 		ok = h->image[i].state == VAPI_IMAGE_FREE || image_is_sane(&l->vapi->vapi, &h->image[i]);
 	if (ok && h->live)
 		ok = h->image[h->live - 1].state == VAPI_IMAGE_MAPPED;
+	ok = ok && (h->own_code == VAPI_OWN_MAPPED || (h->own_code == VAPI_OWN_RETIRED && h->live));
 	return ok ? NULL : err__new(ERR_REFUSED, 0, l->path, NULL, "the header of the VAPI is damaged");
 }
 
@@ -139,7 +144,7 @@ static struct err *read_past(const struct process *p, const struct mappings *map
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++) {
 		const struct vapi_image *image = &l->header.image[i];
 		struct past_image past = {.build_id_len = image->build_id_len};
-		if (image->state != VAPI_IMAGE_MAPPED || image == loaded__live_image(l))
+		if (!vapi_image__is_there(image) || image == loaded__live_image(l))
 			continue;
 		const struct mapping *m = mappings__at(maps, loaded__at(l, image->base));
 		if (!m || m->inode == 0)
@@ -278,7 +283,7 @@ static struct err *read_library(const struct process *p, const struct mappings *
 						"the library does not start at address 0");
 			break;
 		}
-	TRY(check_vapi(l, maps, m));
+	TRY(check_vapi(p, l, maps));
 	TRY(read_header(p, l));
 	TRY(read_image(p, maps, l));
 	TRY(read_past(p, maps, l));

@@ -1,10 +1,11 @@
 /* What is done to a process: prepare, freeze and exchange, undo (see update.h). */
 #include <string.h>
-#include <time.h>
 
+#include "inject/clock.h"
 #include "remap/exchange.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
+#include "remap/retire.h"
 #include "remap/target_parts.h"
 
 enum {
@@ -13,19 +14,6 @@ enum {
 	PAUSE_LAST_MS = 100,
 	RANGES_MAX = 16,
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec;
-}
-
-static void pause_ms(unsigned ms)
-{
-	struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000L};
-	nanosleep(&t, NULL);
-}
 
 static void dismiss_hand(struct target *t)
 {
@@ -143,14 +131,14 @@ static struct err *prepare_members(struct target *t, const struct group *g, int 
 
 static void add_time(const struct target *t, const struct group *g, uint64_t since)
 {
-	uint64_t took = now_ns() - since;
+	uint64_t took = clock_ns() - since;
 	for (size_t i = 0; i < g->n; i++)
 		target__member(t, g, i)->total_ns += took;
 }
 
 static void prepare(struct target *t, const struct group *g, const struct update_options *opt)
 {
-	uint64_t start = now_ns();
+	uint64_t start = clock_ns();
 	int at_fault;
 	for (size_t i = 0; i < g->n; i++)
 		target__member(t, g, i)->tries++;
@@ -234,17 +222,17 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 static struct err *attempt(struct target *t, const struct group *g, const struct update_options *opt,
 			   struct exchange *x, bool *committed)
 {
-	uint64_t deadline = now_ns() + opt->timeout_s * 1000000000ULL;
+	uint64_t deadline = clock_ns() + opt->timeout_s * 1000000000ULL;
 	unsigned pause = PAUSE_FIRST_MS;
 	for (;;) {
 		struct err *e = raise_hand(t, g, opt->timeout_s);
 		if (!e)
 			e = freeze_and_exchange(t, g, opt, x, committed);
 		dismiss_hand(t); /* used up, or not to be left waiting */
-		if (!e || err__kind(e) != ERR_RETRY || now_ns() >= deadline)
+		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline)
 			return e;
 		err__free(e);
-		pause_ms(pause);
+		clock_pause(pause);
 		pause = pause * 2 < PAUSE_LAST_MS ? pause * 2 : PAUSE_LAST_MS;
 	}
 }
@@ -287,7 +275,7 @@ static void settle_member(struct result *r, const struct err *stopped)
 
 static void commit(struct target *t, const struct group *g, const struct update_options *opt)
 {
-	uint64_t start = now_ns();
+	uint64_t start = clock_ns();
 	bool committed = false;
 	ERR_CLEANUP struct err *e = exchange(t, g, opt, &committed);
 	if (committed) {
@@ -304,11 +292,49 @@ static void commit(struct target *t, const struct group *g, const struct update_
 	add_time(t, g, start);
 }
 
+/* ---- retiring ---- */
+
+static void say_what_stays(struct target *t, const retired_list *old)
+{
+	for (size_t i = 0; i < old->n; i++)
+		for (size_t k = 0; k < t->libraries.n; k++) {
+			struct result *r = &t->results[k];
+			if (r->outcome != OUTCOME_SUCCESS || t->libraries.items[k].bias.v != old->items[i].bias.v)
+				continue;
+			r->old_code = old->items[i].held_by ? OLD_CODE_HELD : OLD_CODE_GONE;
+			r->held_by = old->items[i].held_by ? xstrdup(old->items[i].held_by) : NULL;
+			r->retire_frozen_ns = old->items[i].frozen_ns;
+		}
+}
+
+/* The old code of all libraries at once. The update has succeeded whatever comes of this. */
+static void retire_old_code(struct target *t, const struct update_options *opt)
+{
+	retired_list old = {0};
+	const struct retire_options options = {.timeout_s = opt->timeout_s, .strict = opt->strict};
+	ERR_CLEANUP struct err *e = retire__process(t->process, &options, &old);
+	say_what_stays(t, &old);
+	for (size_t i = 0; e && i < t->libraries.n; i++) {
+		struct result *r = &t->results[i];
+		if (r->outcome == OUTCOME_SUCCESS && err__kind(e) != ERR_GONE) {
+			free(r->held_by);
+			r->old_code = OLD_CODE_HELD;
+			r->held_by = xstrdup(err__text(e));
+		}
+	}
+	retired_list__free(&old);
+}
+
 void target__commit(struct target *t, const struct update_options *opt)
 {
+	bool any = false;
 	for (size_t i = 0; i < t->groups.n; i++) {
 		const struct group *g = &t->groups.items[i];
-		if (target__group_pending(t, g) && target__member(t, g, 0)->surgery)
-			commit(t, g, opt);
+		if (!target__group_pending(t, g) || !target__member(t, g, 0)->surgery)
+			continue;
+		commit(t, g, opt);
+		any = any || target__member(t, g, 0)->outcome == OUTCOME_SUCCESS;
 	}
+	if (any)
+		retire_old_code(t, opt);
 }

@@ -95,7 +95,7 @@ static struct err *announce(struct surgery *s)
 	memcpy(i.build_id, s->plan->next->build_id, sizeof(i.build_id));
 	uint32_t slot = s->mapped ? UINT32_MAX : s->entry;
 	for (uint32_t k = 0; k < VAPI_IMAGES_MAX && slot == UINT32_MAX; k++)
-		if (s->l->header.image[k].state != VAPI_IMAGE_MAPPED)
+		if (!vapi_image__is_there(&s->l->header.image[k]))
 			slot = k;
 	if (slot == UINT32_MAX)
 		return surgery__refuse(s, "too many earlier images are still mapped in the process");

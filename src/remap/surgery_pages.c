@@ -137,10 +137,12 @@ static struct err *shadow_unwind_table(struct surgery *s)
 		return NULL;
 	struct err *err = read_rows(s, &old);
 	for (size_t i = 0; !err && i < old.n; i++) {
-		bool keep = old.items[i].start < v->window;
+		vaddr_t start = old.items[i].start;
+		bool own = start < v->end;
+		bool keep = own ? s->l->header.own_code == VAPI_OWN_MAPPED : start < v->window;
 		for (size_t k = 0; k < VAPI_IMAGES_MAX && !keep; k++) {
 			const struct vapi_image *m = &s->l->header.image[k];
-			keep = m->state == VAPI_IMAGE_MAPPED && old.items[i].start - m->base < m->len;
+			keep = m->state == VAPI_IMAGE_MAPPED && start - m->base < m->len;
 		}
 		if (keep)
 			vec__push(&rows, old.items[i]);
@@ -218,7 +220,7 @@ static struct vrange own_pages(const struct surgery *s, size_t image)
 {
 	const struct vapi_image *m = &s->l->header.image[image];
 	struct vrange r = {0, 0};
-	for (size_t i = 0; m->state == VAPI_IMAGE_MAPPED && i < s->plan->words.n; i++) {
+	for (size_t i = 0; vapi_image__is_there(m) && i < s->plan->words.n; i++) {
 		vaddr_t a = s->plan->words.items[i].where;
 		if (a - m->base >= m->len)
 			continue;
@@ -234,7 +236,7 @@ static bool in_image(const struct surgery *s, vaddr_t a)
 	bool found = false;
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++) {
 		const struct vapi_image *m = &s->l->header.image[i];
-		found = found || (m->state == VAPI_IMAGE_MAPPED && a - m->base < m->len);
+		found = found || (vapi_image__is_there(m) && a - m->base < m->len);
 	}
 	return found;
 }

@@ -10,7 +10,8 @@
 static bool is_vapis_own(const struct surgery *s)
 {
 	const struct elf_file *n = s->plan->next, *v = s->plan->vapi;
-	if (!build_id__equal(n->build_id, n->build_id_len, v->build_id, v->build_id_len) || s->plan->new_got.n ||
+	if (s->l->header.own_code != VAPI_OWN_MAPPED ||
+	    !build_id__equal(n->build_id, n->build_id_len, v->build_id, v->build_id_len) || s->plan->new_got.n ||
 	    s->plan->own_words.n)
 		return false;
 	for (size_t i = 0; i < s->plan->patches.n; i++) {
@@ -68,7 +69,7 @@ static bool is_free(const struct surgery *s, const struct mappings *maps, vaddr_
 {
 	const struct vapi_header *h = &s->l->header;
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++)
-		if (h->image[i].state == VAPI_IMAGE_MAPPED && start < h->image[i].base + h->image[i].len &&
+		if (vapi_image__is_there(&h->image[i]) && start < h->image[i].base + h->image[i].len &&
 		    h->image[i].base < start + len)
 			return false;
 	for (vaddr_t a = start; a < start + len;) {
@@ -93,7 +94,7 @@ static bool find_room(struct surgery *s, const struct mappings *maps, uint64_t l
 	vaddr_t candidates[VAPI_IMAGES_MAX + 1] = {v->window};
 	size_t n = 1;
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++)
-		if (s->l->header.image[i].state == VAPI_IMAGE_MAPPED)
+		if (vapi_image__is_there(&s->l->header.image[i]))
 			candidates[n++] = s->l->header.image[i].base + s->l->header.image[i].len;
 	bool found = false;
 	for (size_t i = 0; i < n; i++)
@@ -122,7 +123,7 @@ static struct err *choose_place(struct surgery *s, const struct mappings *maps)
 			return NULL;
 		}
 	for (uint32_t i = 0; i < VAPI_IMAGES_MAX && s->entry == UINT32_MAX; i++)
-		if (h->image[i].state != VAPI_IMAGE_MAPPED)
+		if (!vapi_image__is_there(&h->image[i]))
 			s->entry = i;
 	return s->entry == UINT32_MAX ? surgery__refuse(s, "too many earlier images are still mapped in the process")
 				      : NULL;

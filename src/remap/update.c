@@ -223,6 +223,7 @@ void target__close(struct target *t)
 		free(r->imports);
 		free(r->reason);
 		free(r->hint);
+		free(r->held_by);
 	}
 	free(t->results);
 	loaded_list__free(&t->libraries);

@@ -41,8 +41,14 @@ struct result {
 	uint64_t total_ns;  /* likewise */
 	struct freeze_stats threads;
 	struct surgery_places places;
-	bool window_reused;      /* an image mapped earlier took over again */
-	struct surgery *surgery; /* while under way */
+	enum {
+		OLD_CODE_NOT_LOOKED_AT, /* nothing was updated */
+		OLD_CODE_GONE,          /* what ran before is not mapped any more */
+		OLD_CODE_HELD,          /* it, or a part of it, is */
+	} old_code;
+	char *held_by;             /* OLD_CODE_HELD: why, one sentence */
+	uint64_t retire_frozen_ns; /* how long threads stood still once more, for the old code to go */
+	struct surgery *surgery;   /* while under way */
 };
 
 struct target {

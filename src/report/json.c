@@ -89,7 +89,9 @@ static struct json_object *library(const struct target *target, const struct res
 		json_object_object_add(i, "shared", json_object_new_boolean(r->places.shared));
 		add_number(i, "pages_replaced", r->places.pages_replaced);
 		json_object_object_add(o, "image", i);
-		add_text(o, "old_code", "mapped");
+		add_text(o, "old_code", r->old_code == OLD_CODE_GONE ? "gone" : "mapped");
+		add_text(o, "old_code_held_by", r->held_by);
+		add_number(o, "retire_frozen_ns", r->retire_frozen_ns);
 	}
 	if (r->plan) {
 		json_object_object_add(o, "plan_cached", json_object_new_boolean(r->plan_cached));

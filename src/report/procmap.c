@@ -78,8 +78,10 @@ static void print_segments(const struct procmap *x, const char *part, const stru
 	struct image_segment segments[SEGMENTS_MAX];
 	size_t n = image_file__segments(build, segments, SEGMENTS_MAX);
 	for (size_t i = 0; i < n; i++) {
+		const struct mapping *m = mappings__at(x->maps, loaded__at(x->l, base + segments[i].at));
+		bool gone = segments[i].exec && (!m || !(m->prot & PROT_EXEC));
 		begin_part(x, part, base + segments[i].at, segments[i].len);
-		fputs(segments[i].exec ? "  code\n" : "  constants\n", x->to);
+		fputs(gone ? "  code, gone\n" : segments[i].exec ? "  code\n" : "  constants\n", x->to);
 	}
 }
 
@@ -153,8 +155,8 @@ static void print_older(const struct procmap *x)
 		if (m->state == VAPI_IMAGE_FREE || i + 1 == h->live)
 			continue;
 		FREE_CLEANUP char *id = build_id__hex(m->build_id, m->build_id_len);
-		begin_part(x, m->state == VAPI_IMAGE_MAPPED ? "older _impl" : "unfinished update", m->base, m->len);
-		fprintf(x->to, "  image of build %s\n", id);
+		begin_part(x, vapi_image__is_there(m) ? "older _impl" : "unfinished update", m->base, m->len);
+		fprintf(x->to, "  %s of build %s\n", m->state == VAPI_IMAGE_CONSTANTS ? "constants" : "image", id);
 	}
 }
 

@@ -203,7 +203,11 @@ static void details_of(const struct report *r, const struct report_target *t, co
 		    (double)x->frozen_ns / 1e6, x->threads.stopped, x->threads.threads, x->threads.asleep,
 		    (double)x->total_ns / 1e6, x->tries, x->tries == 1 ? "try" : "tries");
 	say_group(r, t, x);
-	report__say(r, "  the old code stays mapped\n");
+	if (x->old_code == OLD_CODE_GONE)
+		report__say(r, "  the old code is gone (for which threads stood still once more, %.3f ms)\n",
+			    (double)x->retire_frozen_ns / 1e6);
+	else
+		report__say(r, "  the old code stays mapped: %s\n", x->held_by);
 	for (size_t i = 0; i < x->plan->remarks.n; i++)
 		report__say(r, "  %s\n", x->plan->remarks.items[i]);
 }
