@@ -127,6 +127,8 @@ static struct value alu(uint16_t op, struct value a, struct value b)
 {
 	if (op == BPF_NEG)
 		return a.known ? just(-a.v) : a;
+	if (op == BPF_AND && ((a.known && a.v == 0) || (b.known && b.v == 0)))
+		return just(0); /* the half of a 64-bit argument that a mask leaves out */
 	if (!a.known || !b.known)
 		return (struct value){0};
 	switch (op) {
@@ -280,39 +282,48 @@ uint32_t seccomp__run(const struct sock_filter *prog, size_t n, const struct sec
 	return evaluate(prog, n, &d);
 }
 
-/* One way in which the surgery makes a call: what is known of its arguments. */
-struct pattern {
+/* The calls that are made in a process for an update, and what is known of their arguments: one row for each set of
+ * values that an argument may have, and nothing is known of the others. Whoever makes a call in a new way adds a row; a
+ * call that is not listed is taken to be made with any arguments. */
+struct use {
 	int nr;
+	const char *name;
 	unsigned known; /* bit i: argument i is known */
 	uint64_t arg[6];
 };
 
-/* Calls that are not listed are made with arguments of which nothing is known. mprotect(2) is never
- * used to make memory executable. */
-static const struct pattern patterns[] = {
-    {SYS_clone, 1 << 0, {HAND_CLONE_FLAGS}},
-    {SYS_openat, 1 << 2, {0, 0, O_RDONLY | O_CLOEXEC}},
-    {SYS_mmap, 1 << 2, {0, 0, PROT_NONE}},
-    {SYS_mmap, 1 << 2, {0, 0, PROT_READ}},
-    {SYS_mmap, 1 << 2, {0, 0, PROT_READ | PROT_WRITE}},
-    {SYS_mmap, 1 << 2, {0, 0, PROT_READ | PROT_EXEC}},
-    {SYS_mprotect, 1 << 2, {0, 0, PROT_NONE}},
-    {SYS_mprotect, 1 << 2, {0, 0, PROT_READ}},
-    {SYS_mprotect, 1 << 2, {0, 0, PROT_READ | PROT_WRITE}},
-    {SYS_exit, 1 << 0, {0}},
+static const struct use uses[] = {
+    {SYS_clone, "clone", 1 << 0, {HAND_CLONE_FLAGS}},
+    {SYS_rt_sigreturn, "rt_sigreturn", 0, {0}},
+    {SYS_openat, "openat", 1 << 2, {0, 0, O_RDONLY | O_CLOEXEC}},
+    {SYS_memfd_create, "memfd_create", 0, {0}},
+    {SYS_close, "close", 0, {0}},
+    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_NONE}},
+    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_READ}},
+    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_READ | PROT_WRITE}},
+    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_READ | PROT_EXEC}},
+    {SYS_munmap, "munmap", 0, {0}},
+    {SYS_mremap, "mremap", 0, {0}},
+    /* never to make anything executable */
+    {SYS_mprotect, "mprotect", 1 << 2, {0, 0, PROT_NONE}},
+    {SYS_mprotect, "mprotect", 1 << 2, {0, 0, PROT_READ}},
+    {SYS_mprotect, "mprotect", 1 << 2, {0, 0, PROT_READ | PROT_WRITE}},
+    {SYS_madvise, "madvise", 1 << 2, {0, 0, MADV_DONTNEED}},
+    {SYS_getpid, "getpid", 0, {0}},
+    {SYS_exit, "exit", 1 << 0, {0}},
 };
 
-static bool allows_pattern(const struct sock_filter *prog, size_t n, int nr, const struct pattern *p)
+static bool allows_use(const struct sock_filter *prog, size_t n, int nr, const struct use *u)
 {
 	struct abstract_data d = {0};
 	d.word[offsetof(struct seccomp_data, nr) / 4] = just((uint32_t)nr);
 	d.word[offsetof(struct seccomp_data, arch) / 4] = just(AUDIT_ARCH_X86_64);
-	for (unsigned i = 0; p && i < 6; i++) {
+	for (unsigned i = 0; u && i < 6; i++) {
 		size_t at = offsetof(struct seccomp_data, args) / 4 + 2 * (size_t)i;
-		if (!(p->known >> i & 1))
+		if (!(u->known >> i & 1))
 			continue;
-		d.word[at] = just((uint32_t)p->arg[i]);
-		d.word[at + 1] = just((uint32_t)(p->arg[i] >> 32));
+		d.word[at] = just((uint32_t)u->arg[i]);
+		d.word[at + 1] = just((uint32_t)(u->arg[i] >> 32));
 	}
 	uint32_t action = evaluate(prog, n, &d) & SECCOMP_RET_ACTION_FULL;
 	return action == SECCOMP_RET_ALLOW || action == SECCOMP_RET_LOG;
@@ -321,31 +332,21 @@ static bool allows_pattern(const struct sock_filter *prog, size_t n, int nr, con
 static bool allows(const struct sock_filter *prog, size_t n, int nr)
 {
 	bool listed = false;
-	for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
-		if (patterns[i].nr != nr)
+	for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++) {
+		if (uses[i].nr != nr)
 			continue;
 		listed = true;
-		if (!allows_pattern(prog, n, nr, &patterns[i]))
+		if (!allows_use(prog, n, nr, &uses[i]))
 			return false;
 	}
-	return listed || allows_pattern(prog, n, nr, NULL);
+	return listed || allows_use(prog, n, nr, NULL);
 }
 
 static const char *name_of(int nr)
 {
-	static const struct {
-		int nr;
-		const char *name;
-	} names[] = {
-	    {SYS_clone, "clone"},       {SYS_rt_sigreturn, "rt_sigreturn"},
-	    {SYS_openat, "openat"},     {SYS_mmap, "mmap"},
-	    {SYS_munmap, "munmap"},     {SYS_mremap, "mremap"},
-	    {SYS_close, "close"},       {SYS_exit, "exit"},
-	    {SYS_mprotect, "mprotect"},
-	};
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (names[i].nr == nr)
-			return names[i].name;
+	for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++)
+		if (uses[i].nr == nr)
+			return uses[i].name;
 	return NULL;
 }
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "remap/linkmap.h"
+#include "remap/trust.h"
 
 /* ---- finding candidates ---- */
 
@@ -216,52 +217,47 @@ static char *seen_from_here(const struct process *p, const char *path)
 	return xasprintf("/proc/%d/root%s", process__pid(p), path);
 }
 
-static bool exists(const char *path)
+/* Opens `path` if there is such a file. */
+static struct err *open_next(const struct process *p, struct loaded *l, const char *path, int *fd)
 {
-	struct stat st;
-	return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+	struct err *e = trust__open(p, path, fd, &l->untrusted);
+	if (e && (err__errno(e) == ENOENT || err__errno(e) == ENOTDIR)) {
+		err__free(e);
+		return NULL;
+	}
+	l->now = seen_from_here(p, path);
+	return e;
 }
 
 /* The name by which the dynamic loader found it tells where a new one would be found: a symlink or a
  * directory may have been switched since. Failing that, the library's SONAME beside the mapped
  * file, and last the mapped path itself. */
-static char *path_now(const struct process *p, const struct loaded *l)
+static struct err *find_next(const struct process *p, struct loaded *l, int *fd)
 {
-	FREE_CLEANUP char *loader_name = linkmap__name(p, l->bias);
-	if (loader_name && loader_name[0] == '/') {
-		char *path = seen_from_here(p, loader_name);
-		if (exists(path))
-			return path;
-		free(path);
-	}
 	const char *slash = strrchr(l->path, '/');
-	if (slash && *l->vapi->soname && !strchr(l->vapi->soname, '/')) {
-		FREE_CLEANUP char *beside = xasprintf("%.*s/%s", (int)(slash - l->path), l->path, l->vapi->soname);
-		char *path = seen_from_here(p, beside);
-		if (exists(path))
-			return path;
-		free(path);
+	FREE_CLEANUP char *loader_name = linkmap__name(p, l->bias), *beside = NULL;
+	if (loader_name && loader_name[0] == '/')
+		TRY(open_next(p, l, loader_name, fd));
+	if (!l->now && slash && *l->vapi->soname && !strchr(l->vapi->soname, '/')) {
+		beside = xasprintf("%.*s/%s", (int)(slash - l->path), l->path, l->vapi->soname);
+		TRY(open_next(p, l, beside, fd));
 	}
-	char *path = seen_from_here(p, l->path);
-	if (exists(path))
-		return path;
-	free(path);
-	return NULL;
+	return l->now ? NULL : open_next(p, l, l->path, fd);
 }
 
 static void look_at_next(const struct process *p, struct loaded *l)
 {
-	l->now = path_now(p, l);
-	if (!l->now)
-		return;
-	ERR_CLEANUP struct err *e = elf_file__read(l->now, &l->next);
-	if (e) {
+	CLOSE_CLEANUP int fd = -1;
+	ERR_CLEANUP struct err *e = find_next(p, l, &fd);
+	if (!e && fd >= 0)
+		e = elf_file__read_fd(fd, l->now, &l->next);
+	if (e)
 		l->unreadable = xstrdup(err__text(e));
+	if (e || (l->now && fd < 0))
 		l->outdated = true; /* it is not what runs, whatever it is */
-		return;
-	}
-	l->outdated =
-	    !build_id__equal(l->next->build_id, l->next->build_id_len, l->live->build_id, l->live->build_id_len);
+	if (l->next)
+		l->outdated = !build_id__equal(l->next->build_id, l->next->build_id_len, l->live->build_id,
+					       l->live->build_id_len);
 }
 
 /* ---- all of it ---- */
@@ -302,6 +298,7 @@ static void loaded__free(struct loaded *l)
 	free(l->now);
 	elf_file__free(l->next);
 	free(l->unreadable);
+	err__free(l->untrusted);
 }
 
 struct err *discover__libraries(const struct process *p, loaded_list *out)

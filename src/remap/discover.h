@@ -17,6 +17,7 @@ struct loaded {
 	char *now;                 /* the file that stands there now, as the tool can open it; NULL: none */
 	struct elf_file *next;     /* that file read; NULL when there is none or it could not be read */
 	char *unreadable;          /* why `next` could not be read, or NULL */
+	struct err *untrusted;     /* why the process must not get code from there (trust.h), or NULL */
 	bool outdated;             /* `next` is another build than `live` */
 };
 

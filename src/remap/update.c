@@ -87,6 +87,11 @@ static void plan_library(struct result *r, const struct plan_options *opt)
 	struct loaded *l = r->library;
 	if (!l->outdated)
 		return;
+	if (l->untrusted) {
+		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "untrusted-path", err__text(l->untrusted),
+				   err__hint(l->untrusted));
+		return;
+	}
 	if (!l->next) {
 		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_UNREADABLE, "unreadable", l->unreadable, NULL);
 		return;
