@@ -170,9 +170,15 @@ static struct err *open_parts(struct process *p)
 	char path[32];
 	snprintf(path, sizeof(path), "/proc/%d", p->pid);
 	p->dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (p->dirfd < 0)
-		return process__err(p, 0, errno == EACCES ? ERR_PERMISSION : ERR_GONE, errno, NULL, "cannot open %s",
+	if (p->dirfd < 0) {
+		int why = errno;
+		TRY(process__alive(p));
+		if (why == ENOENT) /* mounted with hidepid=, or for another PID namespace (proc(5)) */
+			return process__err(p, 0, ERR_PERMISSION, 0, "run as root, with /proc mounted for all processes",
+					    "/proc hides it");
+		return process__err(p, 0, why == EACCES ? ERR_PERMISSION : ERR_SYSTEM, why, NULL, "cannot open %s",
 				    path);
+	}
 
 	struct proc_stat st;
 	int r = proc_stat(p->dirfd, "stat", &st);

@@ -32,8 +32,8 @@ static void allow(const char *filter)
 
 Test(seccomp, every_call_of_an_update_is_asked_for)
 {
-	static const char *const calls[] = {"clone",  "openat", "mmap",	 "mprotect",
-					    "mremap", "munmap", "close", "exit", "rt_sigreturn"};
+	static const char *const calls[] = {"clone",  "openat", "mmap", "mprotect",    "mremap",
+					    "munmap", "close",  "exit", "rt_sigreturn"};
 
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		refuse(path_of("filter errno %s", calls[i]), calls[i]);
