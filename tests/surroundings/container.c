@@ -208,22 +208,9 @@ Test(container, the_tool_inside_a_user_namespace_and_a_switched_link)
 
 /* ---- chroot ---- */
 
-/* A root directory with no more than the program needs; DIR/lib is its /lib. */
-static struct place chrooted(const char *path)
-{
-	struct place p = place__make(BY_RENAME);
-
-	cr_assert_eq(mkdir(path_of("%s/lib64", p.s.dir), 0755), 0);
-	file__copy("/lib64/ld-linux-x86-64.so.2", path_of("%s/lib64/ld-linux-x86-64.so.2", p.s.dir));
-	file__copy("/lib/x86_64-linux-gnu/libc.so.6", path_of("%s/lib/libc.so.6", p.s.dir));
-	cr_assert_eq(symlink("/lib", path_of("%s/linked", p.s.dir)), 0);
-	place__start(&p, (const char *const[]){"/usr/sbin/chroot", p.s.dir, "/bin/driver", NULL}, path);
-	return p;
-}
-
 Test(container, chroot)
 {
-	struct place p = chrooted("/lib");
+	struct place p = place__chroot(BY_RENAME, "/lib", (const char *const[]){NULL});
 
 	walk(&p);
 }
@@ -231,7 +218,7 @@ Test(container, chroot)
 /* An absolute link means the process's root, not ours. */
 Test(container, chroot_with_absolute_links)
 {
-	struct place p = chrooted("/linked");
+	struct place p = place__chroot(BY_RENAME, "/linked", (const char *const[]){NULL});
 
 	walk(&p);
 }

@@ -58,6 +58,31 @@ struct place place__begin(void)
 	return p;
 }
 
+void place__start_chroot(struct place *p, const char *path, const char *const options[])
+{
+	const char *argv[16] = {"/usr/sbin/chroot"};
+	size_t n = 1;
+
+	for (; *options; options++)
+		argv[n++] = *options;
+	argv[n++] = p->s.dir;
+	argv[n] = "/bin/driver";
+	place__start(p, argv, path);
+}
+
+struct place place__chroot(enum arrival how, const char *path, const char *const options[])
+{
+	struct place p = place__make(how);
+
+	cr_assert_eq(mkdir(path_of("%s/lib64", p.s.dir), 0755), 0);
+	file__copy("/lib64/ld-linux-x86-64.so.2", path_of("%s/lib64/ld-linux-x86-64.so.2", p.s.dir));
+	file__copy("/lib/x86_64-linux-gnu/libc.so.6", path_of("%s/lib/libc.so.6", p.s.dir));
+	cr_assert_eq(symlink("/lib", path_of("%s/linked", p.s.dir)), 0);
+	if (options)
+		place__start_chroot(&p, path, options);
+	return p;
+}
+
 bool place__try(struct place *p, const char *line)
 {
 	target__say(p->s.target, line);

@@ -23,6 +23,11 @@ void place__start(struct place *p, const char *const argv[], const char *path);
 /* Both, without anything between. */
 struct place place__begin(void);
 
+/* In a root directory with no more than the program needs; DIR/lib is /lib there, and /linked an absolute link to it.
+ * `options` of chroot(1), NULL at the end; `path` as above. The process is not started when `options` is NULL. */
+struct place place__chroot(enum arrival how, const char *path, const char *const options[]);
+void place__start_chroot(struct place *p, const char *path, const char *const options[]);
+
 /* Says a line to the driver; false when it answers that the kernel cannot. */
 bool place__try(struct place *p, const char *line);
 /* The same, and fails the test then. */
