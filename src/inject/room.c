@@ -1,0 +1,137 @@
+/* The memory cgroups of a process (see room.h).
+ *
+ * What an update writes into a process is charged to the process's cgroup, though the tool writes it: pages that are
+ * faulted in for another process belong to that one's memory (mm/memcontrol.c, get_mem_cgroup_from_mm). At the limit
+ * the kernel kills a process of that group, and that is the one that was to be updated. A call in the process does not
+ * fail with ENOMEM then, so nothing could be undone. *Tried*: tests/surroundings/limits.c.
+ */
+#include "inject/room.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "inject/proc.h"
+
+/* The files of both kinds of hierarchy: kernel, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. */
+struct limit {
+	const char *limit, *usage, *file_pages; /* the last is a line of memory.stat */
+};
+
+static const struct limit limits_v2[] = {{"memory.max", "memory.current", "inactive_file "}, {NULL, NULL, NULL}};
+static const struct limit limits_v1[] = {
+    {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "},
+    {"memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes", "total_inactive_file "},
+    {NULL, NULL, NULL},
+};
+
+static bool read_in(const char *folder, const char *file, char *buf, size_t size)
+{
+	FREE_CLEANUP char *path = xasprintf("%s/%s", folder, file);
+	return proc_read(AT_FDCWD, path, buf, size) > 0;
+}
+
+static uint64_t file_pages(const char *folder, const char *key)
+{
+	char stat[8192];
+	const char *line = read_in(folder, "memory.stat", stat, sizeof(stat)) ? stat : NULL;
+	for (; line; line = strchr(line, '\n'), line += line != NULL)
+		if (strncmp(line, key, strlen(key)) == 0)
+			return strtoull(line + strlen(key), NULL, 10);
+	return 0;
+}
+
+/* "max" or a missing file: no limit here. */
+static uint64_t room_in(const char *folder, const struct limit *l)
+{
+	char limit[64], usage[64];
+	if (!read_in(folder, l->limit, limit, sizeof(limit)) || !read_in(folder, l->usage, usage, sizeof(usage)) ||
+	    strncmp(limit, "max", 3) == 0)
+		return UINT64_MAX;
+	uint64_t max = strtoull(limit, NULL, 10), used = strtoull(usage, NULL, 10);
+	uint64_t reclaimable = file_pages(folder, l->file_pages);
+	used = used > reclaimable ? used - reclaimable : 0;
+	return max > used ? max - used : 0;
+}
+
+/* The least of a group and all above it, up to where the hierarchy is mounted. Cuts `path` meanwhile. */
+static uint64_t room_up_to(char *path, size_t mounted, const struct limit *limits)
+{
+	uint64_t room = UINT64_MAX;
+	for (;;) {
+		for (const struct limit *l = limits; l->limit; l++) {
+			uint64_t here = room_in(path, l);
+			room = here < room ? here : room;
+		}
+		char *slash = strrchr(path + mounted, '/');
+		if (!slash)
+			return room;
+		*slash = 0;
+	}
+}
+
+/* A line of mountinfo: "ID PARENT DEV ROOT MOUNTPOINT OPTIONS ... - TYPE SOURCE SUPER-OPTIONS" (proc(5)). */
+static bool is_mount_of(const char *line, bool v2, char root[4096], char at[4096])
+{
+	const char *type = strstr(line, " - ");
+	if (!type || sscanf(line, "%*s %*s %*s %4095s %4095s", root, at) != 2)
+		return false;
+	if (v2)
+		return strncmp(type + 3, "cgroup2 ", 8) == 0;
+	const char *options = strrchr(line, ' ');
+	return strncmp(type + 3, "cgroup ", 7) == 0 && options && strstr(options, "memory");
+}
+
+/* The folder of cgroup `name`, to be freed, or NULL when it cannot be seen; *mounted: length of the mount point. */
+static char *folder_of(const char *name, bool v2, size_t *mounted)
+{
+	FREE_CLEANUP char *text = NULL;
+	size_t len;
+	char root[4096], at[4096];
+	if (proc_slurp(AT_FDCWD, "/proc/self/mountinfo", &text, &len) < 0)
+		return NULL;
+	char *save = NULL;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		if (!is_mount_of(line, v2, root, at))
+			continue;
+		size_t n = strcmp(root, "/") == 0 ? 0 : strlen(root);
+		if (strncmp(name, root, n) != 0 || (name[n] != '/' && name[n] != 0) || strstr(name, "/.."))
+			continue;
+		*mounted = strlen(at);
+		return xasprintf("%s%s", at, strcmp(name + n, "/") == 0 ? "" : name + n);
+	}
+	return NULL;
+}
+
+/* A line of /proc/PID/cgroup: "ID:CONTROLLERS:PATH"; version 2 has the ID 0 and no controllers (cgroups(7)). */
+static uint64_t room_of(char *line)
+{
+	char *controllers = strchr(line, ':'), *name = controllers ? strchr(controllers + 1, ':') : NULL;
+	size_t mounted;
+	if (!name)
+		return UINT64_MAX;
+	*name++ = 0;
+	bool v2 = strncmp(line, "0:", 2) == 0;
+	if (!v2 && !strstr(controllers, "memory"))
+		return UINT64_MAX;
+	FREE_CLEANUP char *folder = folder_of(name, v2, &mounted);
+	return folder ? room_up_to(folder, mounted, v2 ? limits_v2 : limits_v1) : UINT64_MAX;
+}
+
+uint64_t process__memory_room(const struct process *p)
+{
+	FREE_CLEANUP char *text = NULL;
+	size_t len;
+	uint64_t room = UINT64_MAX;
+	if (proc_slurp(p->dirfd, "cgroup", &text, &len) < 0)
+		return room;
+	char *save = NULL;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		uint64_t here = room_of(line);
+		room = here < room ? here : room;
+	}
+	return room;
+}
