@@ -1,9 +1,13 @@
-/* The memory cgroups of a process (see room.h).
+/* What a process may still get (see room.h).
  *
- * What an update writes into a process is charged to the process's cgroup, though the tool writes it: pages that are
- * faulted in for another process belong to that one's memory (mm/memcontrol.c, get_mem_cgroup_from_mm). At the limit
- * the kernel kills a process of that group, and that is the one that was to be updated. A call in the process does not
- * fail with ENOMEM then, so nothing could be undone. *Tried*: tests/surroundings/limits.c.
+ * Memory: what an update writes into a process is charged to the process's cgroup, though the tool writes it: pages
+ * that are faulted in for another process belong to that one's memory (mm/memcontrol.c, get_mem_cgroup_from_mm). At the
+ * limit the kernel kills a process of that group, and that is the one that was to be updated. A call in the process
+ * does not fail with ENOMEM then, so nothing could be undone.
+ *
+ * Mappings: at vm.max_map_count every mmap(2) fails, also those that would put things back (mm/mmap.c, do_mmap).
+ *
+ * *Tried*: tests/surroundings/limits.c.
  */
 #include "inject/room.h"
 
@@ -134,4 +138,17 @@ uint64_t process__memory_room(const struct process *p)
 		room = here < room ? here : room;
 	}
 	return room;
+}
+
+struct err *process__mapping_room(const struct process *p, size_t *out)
+{
+	char text[32];
+	struct mappings maps;
+	if (proc_read(AT_FDCWD, "/proc/sys/vm/max_map_count", text, sizeof(text)) <= 0)
+		return process__err(p, 0, ERR_SYSTEM, 0, NULL, "/proc/sys/vm/max_map_count cannot be read");
+	size_t max = strtoul(text, NULL, 10);
+	TRY(process__maps(p, &maps));
+	*out = max > maps.n ? max - maps.n : 0;
+	mappings__free(&maps);
+	return NULL;
 }

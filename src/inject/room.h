@@ -9,4 +9,7 @@
  * none that can be seen from here (cgroups(7): a cgroup namespace shows nothing above its root; nothing is mounted). */
 uint64_t process__memory_room(const struct process *p);
 
+/* How many mappings it may still have (vm.max_map_count). Those of its own doing meanwhile are not foreseen. */
+MUST_CHECK struct err *process__mapping_room(const struct process *p, size_t *out);
+
 #endif

@@ -1,0 +1,255 @@
+/* Processes at their limits, and memory of special kinds: what the process cannot have is not there for an update
+ * either. Then it is refused or taken back; the process itself loses nothing. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "place.h"
+
+static const char *group; /* the cgroup that a test made */
+
+static void leave(void)
+{
+	support__teardown();
+	if (group)
+		rmdir(group);
+}
+
+TestSuite(limits, .init = place__want_root, .fini = leave);
+
+/* ---- resource limits ---- */
+
+/* Refused, or taken back: no more is mapped than before, but in the reservation. */
+static void refuse(const char *line, const char *reason)
+{
+	struct place p = place__begin();
+	struct map m[8];
+
+	place__tell(&p, line);
+	place__refuse(&p, 2, 3, reason);
+	cr_assert_eq(maps__find(p.pid, "/var/cache/llu/", m, 8), 0, "the new image stayed mapped");
+	target__rounds(p.s.target, 3, 1);
+	place__end(&p);
+}
+
+static void allow(const char *line)
+{
+	struct place p = place__begin();
+
+	if (!place__try(&p, line)) {
+		place__end(&p);
+		cr_skip_test("this kernel cannot: %s", line);
+	}
+	place__update(&p, 2);
+	place__update(&p, 3);
+	place__update(&p, 1);
+	place__end(&p);
+}
+
+/* What is mapped takes the place of reserved addresses: the size does not grow. */
+Test(limits, address_space_is_used_up)
+{
+	allow("limit as");
+}
+
+Test(limits, data_is_used_up)
+{
+	allow("limit data");
+}
+
+Test(limits, no_more_open_files)
+{
+	refuse("limit nofile", "the process could not make memory for the new image: Too many open files");
+}
+
+Test(limits, no_more_mappings)
+{
+	refuse("fill maps", "it may have [0-9]+ more mappings \\(vm.max_map_count\\)");
+}
+
+Test(limits, locked_memory_is_used_up)
+{
+	struct place p = place__make(BY_RENAME);
+
+	/* root may lock as much as it likes */
+	place__start(&p,
+		     (const char *const[]){"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+					   path_of("%s/bin/driver", p.s.dir), NULL},
+		     path_of("%s/lib", p.s.dir));
+	place__tell(&p, "lock");
+	scene__install(&p.s, "v2");
+	struct result r = place__llvupdate(&p, (const char *const[]){"-n", "1", "-t", "2", NULL});
+	if (r.exit_code == 0)
+		place__updated(&p, &r, p.pid, 2);
+	else
+		place__refused(&p, &r, 3, "the process could not map");
+	place__end(&p);
+}
+
+Test(limits, no_more_threads)
+{
+	struct place p = place__make(BY_RENAME);
+
+	place__start(&p,
+		     (const char *const[]){"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+					   path_of("%s/bin/driver", p.s.dir), NULL},
+		     path_of("%s/lib", p.s.dir));
+	place__tell(&p, "limit nproc");
+	place__refuse(&p, 2, 3, "no thread could be made in it: Resource temporarily unavailable\n *raise the limit");
+	place__end(&p);
+}
+
+/* ---- cgroups ---- */
+
+static bool write_to(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static unsigned long read_from(const char *path)
+{
+	char text[32] = "";
+	FILE *f = fopen(path, "re");
+
+	cr_assert(f && fgets(text, sizeof(text), f), "cannot read %s", path);
+	fclose(f);
+	return strtoul(text, NULL, 10);
+}
+
+/* A new cgroup with a controller, wherever this machine has it; skips where it has not. *v2: of the one hierarchy. */
+static void make_group(const char *controller, bool *v2)
+{
+	*v2 = access("/sys/fs/cgroup/cgroup.subtree_control", W_OK) == 0;
+	if (*v2 && !write_to("/sys/fs/cgroup/cgroup.subtree_control", path_of("+%s", controller)))
+		cr_skip_test("no %s controller here", controller);
+	group = *v2 ? path_of("/sys/fs/cgroup/llu-test-%d", getpid())
+		    : path_of("/sys/fs/cgroup/%s/llu-test-%d", controller, getpid());
+	if (mkdir(group, 0755) < 0)
+		cr_skip_test("cannot make %s: %s", group, strerror(errno));
+	/* its name lives longer than what path_of() made, which the teardown takes away */
+	group = strdup(group);
+}
+
+static struct place in_group(void)
+{
+	struct place p = place__make(BY_RENAME);
+
+	place__start(&p,
+		     (const char *const[]){"/bin/sh", "-c",
+					   path_of("echo $$ >%s/cgroup.procs && exec %s/bin/driver", group, p.s.dir),
+					   NULL},
+		     path_of("%s/lib", p.s.dir));
+	return p;
+}
+
+/* The pages of an update count as the process's: without room for them the kernel kills it. */
+Test(limits, memory_is_used_up)
+{
+	bool v2;
+	make_group("memory", &v2);
+	struct place p = in_group();
+	const char *limit = path_of("%s/%s", group, v2 ? "memory.max" : "memory.limit_in_bytes");
+	const char *usage = path_of("%s/%s", group, v2 ? "memory.current" : "memory.usage_in_bytes");
+
+	place__tell(&p, "fill memory 8");
+	cr_assert(write_to(limit, path_of("%lu", read_from(usage))), "cannot set the limit");
+	place__refuse(&p, 2, 3, "the limit of its memory cgroup leaves [0-9]+ KiB.*\n *raise the limit");
+	cr_assert(write_to(limit, path_of("%lu", read_from(usage) + (4ul << 20))));
+	struct result r = place__llvupdate(&p, NULL);
+	place__updated(&p, &r, p.pid, 2);
+	place__end(&p);
+}
+
+/* The limit that counts may be one further up. */
+Test(limits, memory_is_used_up_in_the_group_above)
+{
+	bool v2;
+	make_group("memory", &v2);
+	const char *above = group, *limit = path_of("%s/%s", above, v2 ? "memory.max" : "memory.limit_in_bytes");
+	const char *usage = path_of("%s/%s", above, v2 ? "memory.current" : "memory.usage_in_bytes");
+
+	if (v2)
+		cr_assert(write_to(path_of("%s/cgroup.subtree_control", above), "+memory"));
+	group = path_of("%s/below", above);
+	cr_assert_eq(mkdir(group, 0755), 0);
+	struct place p = in_group();
+	place__tell(&p, "fill memory 8");
+	cr_assert(write_to(limit, path_of("%lu", read_from(usage))), "cannot set the limit");
+	place__refuse(&p, 2, 3, "the limit of its memory cgroup leaves [0-9]+ KiB");
+	place__end(&p);
+	cr_assert_eq(rmdir(group), 0);
+	group = above;
+}
+
+Test(limits, number_of_threads_is_used_up)
+{
+	bool v2;
+	make_group("pids", &v2);
+	struct place p = in_group();
+
+	cr_assert(write_to(path_of("%s/pids.max", group), "1"));
+	place__refuse(&p, 2, 3, "no thread could be made in it: Resource temporarily unavailable\n *raise the limit");
+	cr_assert(write_to(path_of("%s/pids.max", group), "2"));
+	struct result r = place__llvupdate(&p, NULL);
+	place__updated(&p, &r, p.pid, 2);
+	place__end(&p);
+}
+
+/* ---- kinds of memory, and what a process forbids itself ---- */
+
+/* prctl(2), PR_SET_MDWE: what is mapped as code stays so; a new mapping may be code if it was never writable. */
+Test(limits, memory_deny_write_execute)
+{
+	allow("mdwe");
+}
+
+Test(limits, no_new_privileges)
+{
+	allow("nnp");
+}
+
+/* personality(2), READ_IMPLIES_EXEC: the process gets its tables executable, as it gets all it maps itself. */
+Test(limits, what_is_readable_is_executable)
+{
+	allow("exec");
+}
+
+Test(limits, huge_pages_in_the_heap)
+{
+	allow("huge heap");
+}
+
+/* Code that was copied to anonymous memory is no longer what the file says, for all that is known. */
+static void code_on_huge_pages(const char *line)
+{
+	struct place p = place__begin();
+
+	place__tell(&p, line);
+	scene__install(&p.s, "v2");
+	struct result r = place__llvupdate(&p, (const char *const[]){"-n", "1", "-t", "2", NULL});
+	if (r.exit_code == 0)
+		place__updated(&p, &r, p.pid, 2);
+	else
+		place__refused(&p, &r, 3, "not where its file says");
+	place__end(&p);
+}
+
+Test(limits, code_on_huge_pages)
+{
+	code_on_huge_pages("huge code");
+}
+
+Test(limits, code_and_stubs_on_huge_pages)
+{
+	code_on_huge_pages("huge library");
+}
