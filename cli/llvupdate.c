@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/trusted.h"
 #include "remap/update.h"
 #include "report/report.h"
 
@@ -217,7 +218,8 @@ static FILE *open_log(const char *asked)
 		FREE_CLEANUP char *former = xasprintf("%s.%s", path, when);
 		rename(path, former);
 	}
-	FILE *f = fopen(path, "we");
+	int fd = trusted__create(path);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!f)
 		fprintf(stderr, "llvupdate: %s: cannot write the log: %s\n", path, strerror(errno));
 	return f;

@@ -1,5 +1,5 @@
-/* See trusted.h. The path is walked folder by folder, each opened below the one before and checked while
- * it is open, so that what was checked is what is read. */
+/* See trusted.h. Of a file that is read, the path is walked folder by folder, each opened below the one before and
+ * checked while it is open, so that what was checked is what is read. */
 #include "base/trusted.h"
 
 #include <errno.h>
@@ -96,4 +96,20 @@ struct err *trusted__read(const char *path, size_t max, char **text, size_t *len
 	CLOSE_CLEANUP int fd = -1;
 	TRY(walk(whole, &fd));
 	return read_all(fd, path, max, text, len);
+}
+
+int trusted__create(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+	if (fd >= 0 || errno != EEXIST || lstat(path, &st) < 0 || !S_ISCHR(st.st_mode))
+		return fd;
+	/* not waiting, should it have become a pipe meanwhile */
+	fd = open(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))) {
+		close(fd);
+		fd = -1;
+		errno = EEXIST;
+	}
+	return fd;
 }

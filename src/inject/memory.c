@@ -25,7 +25,9 @@ struct err *process__read(const struct process *p, taddr_t from, void *to, size_
 		if (e == ESRCH)
 			return process__err(p, 0, ERR_GONE, 0, NULL, "the process ended");
 		if (e == EPERM)
-			return process__err(p, 0, ERR_PERMISSION, e, "run as root or as the owner of the process",
+			return process__err(p, 0, ERR_PERMISSION, e,
+					    "run as root (its owner may do it too, unless kernel.yama.ptrace_scope "
+					    "says otherwise)",
 					    "its memory may not be read");
 		return process__err(p, 0, ERR_UNREADABLE, e, NULL, "its memory cannot be read at 0x%" PRIx64,
 				    from.v + done);

@@ -40,13 +40,19 @@ static bool mentions_vapi(const struct process *p, taddr_t base, const uint8_t *
 	return false;
 }
 
-static bool is_candidate(const struct process *p, const struct mapping *m)
+/* What cannot be read is no candidate, unless nothing may be read: that is not the same as nothing to do. */
+static struct err *is_candidate(const struct process *p, const struct mapping *m, bool *out)
 {
 	uint8_t page[LLU_PAGE];
+	*out = false;
 	if (m->offset != 0 || m->inode == 0 || !(m->prot & PROT_READ) || m->shared)
-		return false;
-	ERR_CLEANUP struct err *e = process__read(p, m->range.start, page, sizeof(page));
-	return !e && mentions_vapi(p, m->range.start, page);
+		return NULL;
+	struct err *e = process__read(p, m->range.start, page, sizeof(page));
+	if (e && err__kind(e) == ERR_PERMISSION)
+		return e;
+	*out = !e && mentions_vapi(p, m->range.start, page);
+	err__free(e);
+	return NULL;
 }
 
 /* ---- the VAPI must be where its file says ---- */
@@ -308,7 +314,9 @@ struct err *discover__libraries(const struct process *p, loaded_list *out)
 	struct err *err = NULL;
 	for (size_t i = 0; i < maps.n && !err; i++) {
 		struct loaded l = {0};
-		if (!is_candidate(p, &maps.items[i]))
+		bool candidate;
+		err = is_candidate(p, &maps.items[i], &candidate);
+		if (err || !candidate)
 			continue;
 		err = read_library(p, &maps, &maps.items[i], &l);
 		if (err)

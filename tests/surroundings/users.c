@@ -148,6 +148,22 @@ Test(users, their_own_process_that_protects_itself)
 	not_for_nobody(p);
 }
 
+/* Yama lets a user look at the own processes, but not into their memory (kernel.yama.ptrace_scope 1 and more). Where
+ * there is no Yama, a filter for the tool answers as it would. */
+Test(users, their_own_process_under_yama)
+{
+	struct place p = of_nobody();
+
+	file__copy(FIXTURE_DIR "/yama", path_of("%s/bin/yama", p.s.dir));
+	scene__install(&p.s, "v2");
+	struct result r = command__run((const char *const[]){SETPRIV, AS_NOBODY, path_of("%s/bin/yama", p.s.dir),
+							     path_of("%s/bin/llvupdate", p.s.dir), "-p",
+							     path_of("%d", p.pid), "-l", "/dev/null", NULL},
+				       60);
+	place__refused(&p, &r, 5, "its memory may not be read: Operation not permitted\n.*kernel.yama.ptrace_scope");
+	place__end(&p);
+}
+
 /* ---- the path belongs to the process's own user ---- */
 
 Test(users, a_users_process_and_their_own_library)
@@ -436,4 +452,25 @@ Test(users, root_in_the_mounts_of_a_container)
 	place__updated(&container, &r, container.pid, 2);
 	place__end(&p);
 	place__end(&container);
+}
+
+/* ---- the log ---- */
+
+/* A folder that others may write to may hold what they put there, under the name of the log. */
+Test(users, a_log_in_a_folder_of_others)
+{
+	struct place p = place__begin();
+	const char *victim = path_of("%s/victim", p.s.dir), *log = path_of("%s/log", p.s.dir);
+	char text[8] = "";
+
+	file__write(victim, "precious", 8);
+	cr_assert_eq(symlink(victim, log), 0);
+	scene__install(&p.s, "v2");
+	struct result r = place__llvupdate(&p, (const char *const[]){"-l", log, NULL});
+	cr_assert(text__has(r.err, "cannot write the log: File exists"), "%s", r.err);
+	place__updated(&p, &r, p.pid, 2);
+	int fd = open(victim, O_RDONLY | O_CLOEXEC);
+	cr_assert(fd >= 0 && read(fd, text, 8) == 8 && memcmp(text, "precious", 8) == 0, "the log went over a link");
+	close(fd);
+	place__end(&p);
 }
