@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <unistd.h>
 
 #include "inject/proc.h"
@@ -125,7 +126,7 @@ static uint64_t room_of(char *line)
 	return folder ? room_up_to(folder, mounted, v2 ? limits_v2 : limits_v1) : UINT64_MAX;
 }
 
-uint64_t process__memory_room(const struct process *p)
+static uint64_t memory_room(const struct process *p)
 {
 	FREE_CLEANUP char *text = NULL;
 	size_t len;
@@ -140,7 +141,7 @@ uint64_t process__memory_room(const struct process *p)
 	return room;
 }
 
-struct err *process__mapping_room(const struct process *p, size_t *out)
+static struct err *mapping_room(const struct process *p, size_t *out)
 {
 	char text[32];
 	struct mappings maps;
@@ -150,5 +151,46 @@ struct err *process__mapping_room(const struct process *p, size_t *out)
 	TRY(process__maps(p, &maps));
 	*out = max > maps.n ? max - maps.n : 0;
 	mappings__free(&maps);
+	return NULL;
+}
+
+/* The hand has the personality of the thread that is borrowed, whichever that will be. */
+static struct err *check_personality(const struct process *p)
+{
+	FREE_CLEANUP pid_t *tids = NULL;
+	size_t n = 0;
+	TRY(process__threads(p, &tids, &n));
+	for (size_t i = 0; i < n; i++) {
+		char path[40], text[32];
+		snprintf(path, sizeof(path), "task/%d/personality", tids[i]);
+		ssize_t len = proc_read(p->dirfd, path, text, sizeof(text));
+		if (len == -ENOENT || len == -ESRCH)
+			continue;
+		if (len < 0)
+			return process__err(p, tids[i], ERR_PERMISSION, (int)-len, "run as root",
+					    "its personality may not be read");
+		if (strtoul(text, NULL, 16) & READ_IMPLIES_EXEC)
+			return process__err(p, tids[i], ERR_REFUSED, 0, "restart it without (setarch -X, execstack)",
+					    "it may execute all that it may read (personality READ_IMPLIES_EXEC)");
+	}
+	return NULL;
+}
+
+struct err *process__has_room(const struct process *p, uint64_t bytes, size_t mappings)
+{
+	size_t left;
+	uint64_t room = memory_room(p);
+	TRY(check_personality(p));
+	if (room < bytes)
+		return process__err(
+		    p, 0, ERR_RETRY, 0, "raise the limit (memory.max) for the time of the update",
+		    "the limit of its memory cgroup leaves %lu KiB, where an update may take %lu: it could "
+		    "be killed",
+		    room / 1024, bytes / 1024);
+	TRY(mapping_room(p, &left));
+	if (left < mappings)
+		return process__err(p, 0, ERR_RETRY, 0, "raise vm.max_map_count for the time of the update",
+				    "it may have %zu more mappings (vm.max_map_count), where an update may take %zu",
+				    left, mappings);
 	return NULL;
 }

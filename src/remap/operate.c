@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "inject/clock.h"
+#include "inject/room.h"
 #include "remap/exchange.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
@@ -13,6 +14,8 @@ enum {
 	PAUSE_FIRST_MS = 2, /* between two attempts to freeze, doubled up to */
 	PAUSE_LAST_MS = 100,
 	RANGES_MAX = 16,
+	MEMORY_SPARE = 1 << 20, /* for pages that replace others, page tables, the hand */
+	MAPPINGS_SPARE = 64,    /* an image's segments, and both sides of each page that is replaced */
 };
 
 static void dismiss_hand(struct target *t)
@@ -97,6 +100,15 @@ static struct err *resolve_again(const struct target *t, const struct group *g, 
 	return target__resolve_imports(t, g, map, at_fault);
 }
 
+/* Where there is no room the kernel may kill the process, or nothing could be taken back. */
+static struct err *check_room(const struct target *t, const struct group *g)
+{
+	uint64_t bytes = MEMORY_SPARE;
+	for (size_t i = 0; i < g->n; i++)
+		bytes += target__member(t, g, i)->plan->image_len + MEMORY_SPARE;
+	return process__has_room(t->process, bytes, g->n * MAPPINGS_SPARE);
+}
+
 static struct err *begin(struct target *t, const struct group *g, const struct update_options *opt, int *at_fault)
 {
 	pid_t tracer;
@@ -107,6 +119,7 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 		return err__new(ERR_BUSY, 0, NULL, "detach the debugger first", "process %d is traced by process %d",
 				t->pid, tracer);
 	TRY(process__shares_memory(t->process, false));
+	TRY(check_room(t, g));
 	TRY(check_headers(t, g));
 	TRY(resolve_again(t, g, at_fault));
 	for (size_t i = 0; i < g->n; i++) {
