@@ -174,8 +174,8 @@ static struct err *open_parts(struct process *p)
 		int why = errno;
 		TRY(process__alive(p));
 		if (why == ENOENT) /* mounted with hidepid=, or for another PID namespace (proc(5)) */
-			return process__err(p, 0, ERR_PERMISSION, 0, "run as root, with /proc mounted for all processes",
-					    "/proc hides it");
+			return process__err(p, 0, ERR_PERMISSION, 0,
+					    "run as root, with /proc mounted for all processes", "/proc hides it");
 		return process__err(p, 0, why == EACCES ? ERR_PERMISSION : ERR_SYSTEM, why, NULL, "cannot open %s",
 				    path);
 	}

@@ -10,7 +10,6 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/nsfs.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -74,9 +73,10 @@ struct look {
 static uid_t translate(const char *map, uid_t id, bool outwards)
 {
 	for (const char *line = map; line && *line; line = strchr(line, '\n'), line += line != NULL) {
-		uint32_t in, out, count;
-		if (sscanf(line, "%" SCNu32 " %" SCNu32 " %" SCNu32, &in, &out, &count) != 3)
-			continue;
+		char *end;
+		uint32_t in = (uint32_t)strtoul(line, &end, 10);
+		uint32_t out = (uint32_t)strtoul(end, &end, 10);
+		uint32_t count = (uint32_t)strtoul(end, &end, 10); /* 0 for what is no such line */
 		uint32_t from = outwards ? in : out, to = outwards ? out : in;
 		if (id >= from && id - from < count)
 			return to + (id - from);

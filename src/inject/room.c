@@ -178,7 +178,7 @@ static struct err *check_personality(const struct process *p)
 
 struct err *process__has_room(const struct process *p, uint64_t bytes, size_t mappings)
 {
-	size_t left;
+	size_t left = 0;
 	uint64_t room = memory_room(p);
 	TRY(check_personality(p));
 	if (room < bytes)

@@ -287,30 +287,30 @@ uint32_t seccomp__run(const struct sock_filter *prog, size_t n, const struct sec
  * call that is not listed is taken to be made with any arguments. */
 struct use {
 	int nr;
-	const char *name;
 	unsigned known; /* bit i: argument i is known */
+	const char *name;
 	uint64_t arg[6];
 };
 
 static const struct use uses[] = {
-    {SYS_clone, "clone", 1 << 0, {HAND_CLONE_FLAGS}},
-    {SYS_rt_sigreturn, "rt_sigreturn", 0, {0}},
-    {SYS_openat, "openat", 1 << 2, {0, 0, O_RDONLY | O_CLOEXEC}},
-    {SYS_memfd_create, "memfd_create", 0, {0}},
-    {SYS_close, "close", 0, {0}},
-    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_NONE}},
-    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_READ}},
-    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_READ | PROT_WRITE}},
-    {SYS_mmap, "mmap", 1 << 2, {0, 0, PROT_READ | PROT_EXEC}},
-    {SYS_munmap, "munmap", 0, {0}},
-    {SYS_mremap, "mremap", 0, {0}},
+    {SYS_clone, 1 << 0, "clone", {HAND_CLONE_FLAGS}},
+    {SYS_rt_sigreturn, 0, "rt_sigreturn", {0}},
+    {SYS_openat, 1 << 2, "openat", {0, 0, O_RDONLY | O_CLOEXEC}},
+    {SYS_memfd_create, 0, "memfd_create", {0}},
+    {SYS_close, 0, "close", {0}},
+    {SYS_mmap, 1 << 2, "mmap", {0, 0, PROT_NONE}},
+    {SYS_mmap, 1 << 2, "mmap", {0, 0, PROT_READ}},
+    {SYS_mmap, 1 << 2, "mmap", {0, 0, PROT_READ | PROT_WRITE}},
+    {SYS_mmap, 1 << 2, "mmap", {0, 0, PROT_READ | PROT_EXEC}},
+    {SYS_munmap, 0, "munmap", {0}},
+    {SYS_mremap, 0, "mremap", {0}},
     /* never to make anything executable */
-    {SYS_mprotect, "mprotect", 1 << 2, {0, 0, PROT_NONE}},
-    {SYS_mprotect, "mprotect", 1 << 2, {0, 0, PROT_READ}},
-    {SYS_mprotect, "mprotect", 1 << 2, {0, 0, PROT_READ | PROT_WRITE}},
-    {SYS_madvise, "madvise", 1 << 2, {0, 0, MADV_DONTNEED}},
-    {SYS_getpid, "getpid", 0, {0}},
-    {SYS_exit, "exit", 1 << 0, {0}},
+    {SYS_mprotect, 1 << 2, "mprotect", {0, 0, PROT_NONE}},
+    {SYS_mprotect, 1 << 2, "mprotect", {0, 0, PROT_READ}},
+    {SYS_mprotect, 1 << 2, "mprotect", {0, 0, PROT_READ | PROT_WRITE}},
+    {SYS_madvise, 1 << 2, "madvise", {0, 0, MADV_DONTNEED}},
+    {SYS_getpid, 0, "getpid", {0}},
+    {SYS_exit, 1 << 0, "exit", {0}},
 };
 
 static bool allows_use(const struct sock_filter *prog, size_t n, int nr, const struct use *u)

@@ -176,14 +176,14 @@ static bool next_is_last(const char *left)
 
 static int top(const struct walk *w)
 {
-	return w->folders.items[w->folders.n - 1];
+	return w->folders.n ? w->folders.items[w->folders.n - 1] : -1;
 }
 
 /* ".." of the root is the root (path_resolution(7)). The folder above was judged on the way down. */
 static void go_up(struct walk *w)
 {
 	char *slash = strrchr(w->here, '/');
-	if (w->folders.n == 1)
+	if (w->folders.n <= 1)
 		return;
 	close(w->folders.items[--w->folders.n]);
 	if (slash)

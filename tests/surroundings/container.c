@@ -9,7 +9,9 @@
 
 TestSuite(container, .init = place__want_root, .fini = support__teardown);
 
-#define CONTAINER SOURCE_DIR "/tests/surroundings/container"
+static const char in_root[] = SOURCE_DIR "/tests/surroundings/container";
+static const char userns[] = FIXTURE_DIR "/userns";
+#define UNSHARE "/usr/bin/unshare"
 
 /* Version by version; the image goes into memory of the process's own, where the next update finds it again. */
 static void walk(struct place *p)
@@ -32,15 +34,13 @@ static struct place in(const char *const argv[])
 
 	for (; *argv; argv++)
 		all[n++] = *argv;
-	all[n++] = CONTAINER;
+	all[n++] = in_root;
 	all[n++] = p.s.dir;
 	all[n++] = "/opt/bin/driver";
 	all[n] = NULL;
 	place__start(&p, all, NULL);
 	return p;
 }
-
-#define UNSHARE "/usr/bin/unshare"
 
 /* The store is not there, all else is. */
 Test(container, without_the_store)
@@ -80,8 +80,7 @@ Test(container, user_namespace)
 {
 	struct place p = place__make(BY_RENAME);
 
-	place__start(&p,
-		     (const char *const[]){FIXTURE_DIR "/userns", "100000", path_of("%s/bin/driver", p.s.dir), NULL},
+	place__start(&p, (const char *const[]){userns, "100000", path_of("%s/bin/driver", p.s.dir), NULL},
 		     path_of("%s/lib", p.s.dir));
 	for (int v = 2; v <= 3; v++)
 		place__update(&p, v);
@@ -92,7 +91,7 @@ Test(container, user_namespace)
 
 Test(container, all_namespaces)
 {
-	struct place p = in((const char *const[]){FIXTURE_DIR "/userns", "100000", ALL_NAMESPACES, NULL});
+	struct place p = in((const char *const[]){userns, "100000", ALL_NAMESPACES, NULL});
 
 	walk(&p);
 }
@@ -103,9 +102,8 @@ Test(container, a_user_in_it)
 	struct place p = place__make(BY_RENAME);
 
 	place__start(&p,
-		     (const char *const[]){FIXTURE_DIR "/userns", "100000", ALL_NAMESPACES, CONTAINER, p.s.dir,
-					   "/usr/bin/setpriv", "--reuid=33", "--regid=33", "--clear-groups",
-					   "/opt/bin/driver", NULL},
+		     (const char *const[]){userns, "100000", ALL_NAMESPACES, in_root, p.s.dir, "/usr/bin/setpriv",
+					   "--reuid=33", "--regid=33", "--clear-groups", "/opt/bin/driver", NULL},
 		     NULL);
 	walk(&p);
 }
@@ -114,7 +112,7 @@ Test(container, read_only_root)
 {
 	struct place p = place__make(BY_RENAME);
 
-	place__start(&p, (const char *const[]){UNSHARE, "--mount", CONTAINER, p.s.dir, "ro", "/opt/bin/driver", NULL},
+	place__start(&p, (const char *const[]){UNSHARE, "--mount", in_root, p.s.dir, "ro", "/opt/bin/driver", NULL},
 		     NULL);
 	walk(&p);
 }
@@ -122,15 +120,11 @@ Test(container, read_only_root)
 /* The library comes by a path that is nothing outside, and lies on a file system that is mounted inside only. */
 Test(container, new_library_inside_only)
 {
+	const char *script = "mkdir /app && mount -t tmpfs -o mode=755 none /app && "
+			     "cp /opt/lib/libstate.so.1 /app && LD_LIBRARY_PATH=/app exec /opt/bin/driver";
 	struct place p = place__make(BY_RENAME);
 
-	place__start(
-	    &p,
-	    (const char *const[]){UNSHARE, "--mount", CONTAINER, p.s.dir, "sh", "-c",
-				  "mkdir /app && mount -t tmpfs -o mode=755 none /app && "
-				  "cp /opt/lib/libstate.so.1 /app && LD_LIBRARY_PATH=/app exec /opt/bin/driver",
-				  NULL},
-	    NULL);
+	place__start(&p, (const char *const[]){UNSHARE, "--mount", in_root, p.s.dir, "sh", "-c", script, NULL}, NULL);
 	llusplit(fixture_library("v2", "libstate.so.1"), path_of("%s/lib/next", p.s.dir), p.s.first);
 	struct result r = command__run((const char *const[]){"nsenter", "--mount", "--target", path_of("%d", p.pid),
 							     "mv", "/opt/lib/next", "/app/libstate.so.1", NULL},
@@ -183,7 +177,7 @@ Test(container, the_tool_inside_and_the_process_outside)
  * (CAP_CHECKPOINT_RESTORE is asked of the first namespace). */
 Test(container, the_tool_inside_a_user_namespace)
 {
-	struct place p = in((const char *const[]){FIXTURE_DIR "/userns", "100000", ALL_NAMESPACES, NULL});
+	struct place p = in((const char *const[]){userns, "100000", ALL_NAMESPACES, NULL});
 
 	scene__install(&p.s, "v2");
 	struct result r = inside(&p, "1", "--user");
@@ -196,8 +190,7 @@ Test(container, the_tool_inside_a_user_namespace_and_a_switched_link)
 	struct place p = place__make(BY_SYMLINK);
 
 	place__start(&p,
-		     (const char *const[]){FIXTURE_DIR "/userns", "100000", ALL_NAMESPACES, CONTAINER, p.s.dir,
-					   "/opt/bin/driver", NULL},
+		     (const char *const[]){userns, "100000", ALL_NAMESPACES, in_root, p.s.dir, "/opt/bin/driver", NULL},
 		     NULL);
 	scene__install(&p.s, "v2");
 	/* nobody in there has a name for the owner of /opt/lib, who is root outside */

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char llvupdate[] = COMMAND_DIR "/llvupdate";
+
 enum { ROUNDS = 3, COMMAND_SECONDS = 60 };
 
 struct place place__make(enum arrival how)
@@ -98,8 +100,7 @@ void place__tell(struct place *p, const char *line)
 
 struct result place__llvupdate(const struct place *p, const char *const extra[])
 {
-	const char *argv[16] = {COMMAND_DIR "/llvupdate", "-p", path_of("%d", p->pid), "-l",
-				path_of("%s/update.log", p->s.dir)};
+	const char *argv[16] = {llvupdate, "-p", path_of("%d", p->pid), "-l", path_of("%s/update.log", p->s.dir)};
 	size_t n = 5;
 
 	for (; extra && *extra && n < 15; extra++)

@@ -15,6 +15,8 @@
 
 TestSuite(users, .init = place__want_root, .fini = support__teardown);
 
+static const char userns[] = FIXTURE_DIR "/userns";
+
 enum { NOBODY = 65534, SOMEBODY = 1234 };
 
 #define SETPRIV   "/usr/bin/setpriv"
@@ -395,7 +397,7 @@ Test(users, fuse)
 static struct place in_container(const char *const options[])
 {
 	struct place p = place__make(BY_RENAME);
-	const char *argv[16] = {FIXTURE_DIR "/userns", "100000", SETPRIV};
+	const char *argv[16] = {userns, "100000", SETPRIV};
 	size_t n = 3;
 
 	for (; *options; options++)
@@ -438,10 +440,10 @@ Test(users, root_in_the_mounts_of_a_container)
 	struct place container = place__make(BY_RENAME);
 	const char *dir = container.s.dir;
 
-	place__start(&container,
-		     (const char *const[]){FIXTURE_DIR "/userns", "100000", "/usr/bin/unshare", "--mount",
-					   path_of("%s/bin/driver", dir), NULL},
-		     path_of("%s/lib", dir));
+	place__start(
+	    &container,
+	    (const char *const[]){userns, "100000", "/usr/bin/unshare", "--mount", path_of("%s/bin/driver", dir), NULL},
+	    path_of("%s/lib", dir));
 	struct place p = container;
 	place__start(&p,
 		     (const char *const[]){"/usr/bin/nsenter", "--mount", "--target", path_of("%d", container.pid),
