@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "remap/trust.h"
+
 /* ---- who needs whom ---- */
 
 static bool names(const struct elf_file *e, const char *soname)
@@ -119,22 +121,20 @@ static bool is_glibc(const char *soname)
 	return false;
 }
 
-/* Lies another file at the object's path now than the one that is mapped? Then *now is its path, to be freed. */
-static bool is_replaced(const struct process *p, const struct linkmap_object *o, char **now)
+/* Lies another file at the object's path now than the one that is mapped? Then *fd is it, or -1 when nothing is asked
+ * of it. It is looked at only, so nobody minds whose it is. */
+static bool is_replaced(const struct process *p, const struct linkmap_object *o, int *fd)
 {
-	const char *path = o->name[0] == '/' ? o->name : o->mapping->path;
-	FREE_CLEANUP char *there = xasprintf("/proc/%d/root%s", process__pid(p), path);
 	struct stat st;
-	if (stat(there, &st) < 0 || (st.st_ino == o->mapping->inode && major(st.st_dev) == o->mapping->dev_major &&
-				     minor(st.st_dev) == o->mapping->dev_minor))
-		return false;
-	*now = xstrdup(there);
-	return true;
+	ERR_CLEANUP struct err *untrusted = NULL;
+	ERR_CLEANUP struct err *e = trust__open(p, o->name[0] == '/' ? o->name : o->mapping->path, fd, &untrusted);
+	return !e && (*fd < 0 || fstat(*fd, &st) < 0 || st.st_ino != o->mapping->inode ||
+		      major(st.st_dev) != o->mapping->dev_major || minor(st.st_dev) != o->mapping->dev_minor);
 }
 
 /* Is `l` made for an object of which another build is at its path now? What cannot be read counts as another build,
  * and as being what its file name says. */
-static bool needs_replaced(struct linkmap *map, size_t i, const char *now, const struct loaded *l)
+static bool needs_replaced(struct linkmap *map, size_t i, int now, const struct loaded *l)
 {
 	const struct elf_file *loaded = NULL;
 	ELF_CLEANUP struct elf_file *there = NULL;
@@ -142,9 +142,9 @@ static bool needs_replaced(struct linkmap *map, size_t i, const char *now, const
 	const char *soname = loaded && *loaded->soname ? loaded->soname : base_name(linkmap__object(map, i).name);
 	if (is_glibc(soname) || (!names(l->vapi, soname) && !names(l->next, soname)))
 		return false;
-	if (!e)
-		e = elf_file__read(now, &there);
-	return e || !loaded ||
+	if (!e && now >= 0)
+		e = elf_file__read_fd(now, soname, &there);
+	return e || !there || !loaded ||
 	       !build_id__equal(loaded->build_id, loaded->build_id_len, there->build_id, there->build_id_len);
 }
 
@@ -161,7 +161,7 @@ struct err *group__check_plain(const struct process *p, struct linkmap *map, con
 {
 	for (size_t i = 0; i < linkmap__count(map); i++) {
 		const struct linkmap_object o = linkmap__object(map, i);
-		FREE_CLEANUP char *now = NULL;
+		CLOSE_CLEANUP int now = -1;
 		if (!o.mapping || !o.mapping->inode || is_listed(libraries, o.bias) ||
 		    !linkmap__same_namespace(map, o.bias, l->bias) || !is_replaced(p, &o, &now) ||
 		    !needs_replaced(map, i, now, l))

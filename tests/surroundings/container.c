@@ -1,5 +1,6 @@
 /* Processes in containers: other namespaces, another root directory, the tool outside and inside. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -214,6 +215,25 @@ Test(container, chroot_with_absolute_links)
 	struct place p = place__chroot(BY_RENAME, "/linked", (const char *const[]){NULL});
 
 	walk(&p);
+}
+
+/* What the library needs is looked for there as well. */
+Test(container, chroot_with_an_outdated_dependency)
+{
+	struct place p = place__chroot(BY_RENAME, NULL, NULL);
+	const char *dep = path_of("%s/lib/libdep.so.1", p.s.dir), *fresh = path_of("%s.fresh", dep);
+
+	p.s.library = "libimports.so.1";
+	p.s.first = NULL;
+	scene__install(&p.s, "v1");
+	file__copy(fixture_library("dep", "libdep.so.1"), dep);
+	cr_assert_eq(unlink(path_of("%s/bin/driver", p.s.dir)), 0);
+	file__copy(FIXTURE_DIR "/imports_driver", path_of("%s/bin/driver", p.s.dir));
+	place__start_chroot(&p, "/linked", (const char *const[]){NULL});
+	file__copy(fixture_library("dep2", "libdep.so.1"), fresh);
+	cr_assert_eq(rename(fresh, dep), 0);
+	place__refuse(&p, 2, 3, "libdep\\.so\\.1, which it needs, is outdated too, and is no LLU-capable library");
+	place__end(&p);
 }
 
 /* ---- /proc, and what was deleted ---- */
