@@ -5,7 +5,7 @@
 
 #include "place.h"
 
-TestSuite(seccomp, .fini = support__teardown);
+TestSuite(seccomp, .init = place__want_root, .fini = support__teardown);
 
 static void refuse(const char *filter, const char *call)
 {

@@ -367,12 +367,17 @@ Test(users, a_link_over_somebody_elses_folder)
 	place__end(&p);
 }
 
-/* In mounts of its own, that nobody else meets it: a FUSE file system over the library's folder, with a server that
- * never answers, so that the tool must not ask. */
-Test(users, fuse)
+/* The test goes on in mounts of its own, and what it makes there nobody else meets. */
+static void take_own_mounts(void)
 {
 	cr_assert_eq(unshare(CLONE_NEWNS), 0);
 	cr_assert_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+}
+
+/* A FUSE file system over the library's folder, with a server that never answers: so the tool must not ask. */
+Test(users, fuse)
+{
+	take_own_mounts();
 	struct place p = place__begin();
 	const char *lib = path_of("%s/lib", p.s.dir);
 	int server = open("/dev/fuse", O_RDWR | O_CLOEXEC);
@@ -475,4 +480,39 @@ Test(users, a_log_in_a_folder_of_others)
 	cr_assert(fd >= 0 && read(fd, text, 8) == 8 && memcmp(text, "precious", 8) == 0, "the log went over a link");
 	close(fd);
 	place__end(&p);
+}
+
+/* ---- the tool's own folders ---- */
+
+/* `folder`, below `above`, is not root's: a link to a folder of somebody's, then that folder itself. */
+static void not_in_a_folder_of_others(const char *above, const char *folder, const char *link_says,
+				      const char *folder_says)
+{
+	take_own_mounts();
+	cr_assert_eq(mount("none", above, "tmpfs", 0, "mode=755"), 0);
+	struct place p = place__begin();
+	const char *theirs = path_of("%s/theirs", p.s.dir);
+
+	cr_assert(mkdir(theirs, 0755) == 0 && symlink(theirs, folder) == 0);
+	place__refuse(&p, 2, 3, path_of("%s: %s", folder, link_says));
+	cr_assert(unlink(folder) == 0 && mkdir(folder, 0755) == 0 && chown(folder, SOMEBODY, 0) == 0);
+	place__refuse(&p, 2, 3, path_of("%s: %s", folder, folder_says));
+	cr_assert_eq(rmdir(theirs), 0, "something was written there");
+	cr_assert_eq(rmdir(folder), 0, "something was written there");
+	struct result r = place__llvupdate(&p, NULL);
+	place__updated(&p, &r, p.pid, 2);
+	place__end(&p);
+	cr_assert_eq(umount2(above, MNT_DETACH), 0);
+}
+
+Test(users, images_in_a_folder_of_others)
+{
+	not_in_a_folder_of_others("/var/cache", "/var/cache/llu", "cannot open the folder for relinked images",
+				  "the folder for relinked images could be changed by another user");
+}
+
+Test(users, locks_in_a_folder_of_others)
+{
+	not_in_a_folder_of_others("/run", "/run/llu", "the folder for locks could be changed by another user",
+				  "the folder for locks could be changed by another user");
 }
