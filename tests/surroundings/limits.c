@@ -3,9 +3,11 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -185,6 +187,35 @@ Test(limits, memory_is_used_up_in_the_group_above)
 	place__end(&p);
 	cr_assert_eq(rmdir(group), 0);
 	group = above;
+}
+
+/* Where the memory controller belongs to another hierarchy, or to none, that of version 2 shows no memory: its files
+ * are put there, in mounts of the test's own. */
+Test(limits, memory_is_used_up_in_a_group_of_version_2)
+{
+	const char *at =
+	    access("/sys/fs/cgroup/unified/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup/unified" : "/sys/fs/cgroup";
+
+	if (access(path_of("%s/cgroup.subtree_control", at), F_OK) != 0)
+		cr_skip_test("no cgroups of version 2 here");
+	group = strdup(path_of("%s/llu-test-%d", at, getpid()));
+	cr_assert_eq(mkdir(group, 0755), 0);
+	cr_assert(unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+	struct place p = in_group();
+	const char *max = path_of("%s/memory.max", group), *stat = path_of("%s/memory.stat", group);
+	cr_assert_eq(mount("none", group, "tmpfs", 0, "mode=755"), 0);
+	file__write(max, "10485760\n", 9);
+	file__write(path_of("%s/memory.current", group), "9961472\n", 8);
+	file__write(stat, "anon 9000000\ninactive_file 4096\nactive_file 400000\n", 51);
+	place__refuse(&p, 2, 3, "the limit of its memory cgroup leaves 516 KiB");
+	file__write(stat, "anon 5000000\ninactive_file 4000000\n", 35);
+	struct result r = place__llvupdate(&p, NULL);
+	place__updated(&p, &r, p.pid, 2);
+	file__write(stat, "anon 9000000\ninactive_file 0\n", 29);
+	file__write(max, "max\n", 4);
+	place__update(&p, 3);
+	place__end(&p);
+	cr_assert_eq(umount2(group, MNT_DETACH), 0);
 }
 
 Test(limits, number_of_threads_is_used_up)
