@@ -127,8 +127,6 @@ static struct value alu(uint16_t op, struct value a, struct value b)
 {
 	if (op == BPF_NEG)
 		return a.known ? just(-a.v) : a;
-	if (op == BPF_AND && ((a.known && a.v == 0) || (b.known && b.v == 0)))
-		return just(0); /* the half of a 64-bit argument that a mask leaves out */
 	if (!a.known || !b.known)
 		return (struct value){0};
 	switch (op) {
