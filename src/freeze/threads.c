@@ -52,7 +52,7 @@ static struct err *may_be_stopped(const struct threads *t, const struct thread *
 {
 	if (th->view.state == THREAD_BLOCKED)
 		return not_now(t, th, NULL, why);
-	if (th->view.nr < 0 || restart__class(t->p, th->view.nr, th->view.arg) == RESTART_NEVER)
+	if (th->view.nr < 0 || restart__class(t->p, &th->view) == RESTART_NEVER)
 		return not_now(t, th, NULL, why);
 	return NULL;
 }

@@ -305,7 +305,7 @@ static int rank(const struct search *s, const struct thread_view *v)
 		return 0;
 	if (v->state != THREAD_SLEEPING || !v->at_rest || v->nr < 0)
 		return 3;
-	switch (restart__class(s->p, v->nr, v->arg)) {
+	switch (restart__class(s->p, v)) {
 	case RESTART_EXACT:
 		return 1;
 	case RESTART_BLOCK:

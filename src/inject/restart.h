@@ -29,8 +29,9 @@ enum restart_class {
 	RESTART_NEVER, /* a stop may be seen by the program (a short write), or it is not known */
 };
 
-/* For a sleeper, before it is stopped. `p` serves to look at what kind of file a read waits for. */
-enum restart_class restart__class(const struct process *p, int64_t nr, const uint64_t arg[6]);
+/* For a sleeper, before it is stopped: `v` is how it was seen at rest in a call. Looks at the file that a read waits
+ * for and at the word that a futex waiter waits on; what cannot be looked at is RESTART_NEVER. */
+enum restart_class restart__class(const struct process *p, const struct thread_view *v);
 
 /* At a stop in the signal code: true if the result was changed and the registers must be set. */
 bool restart__mend(struct arch_regs *r);
