@@ -7,6 +7,7 @@
 
 #include "inject/borrow.h"
 #include "inject/clock.h"
+#include "inject/mqueue.h"
 #include "inject/place.h"
 #include "inject/proc.h"
 #include "inject/tracee.h"
@@ -30,6 +31,7 @@ const int hand_syscalls[] = {
 
 struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms, struct hand **out)
 {
+	TRY(mqueue__check(p));
 	struct hand *h = xcalloc(1, sizeof(*h));
 	h->p = p;
 	h->place = *place;
