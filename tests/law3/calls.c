@@ -9,6 +9,8 @@
 
 TestSuite(calls, .fini = support__teardown, .timeout = 200);
 
+static const char llvupdate[] = COMMAND_DIR "/llvupdate";
+
 static bool is_event(const struct row *r)
 {
 	return !r->timed;
@@ -113,7 +115,7 @@ enum { AT_ONCE = 12 };
 struct refused {
 	struct sleepers s;
 	const char *log;
-	pid_t llvupdate;
+	pid_t update;
 };
 
 static void begin_refused(const struct stage *st, const struct row *r, struct refused *x)
@@ -127,7 +129,7 @@ static void begin_refused(const struct stage *st, const struct row *r, struct re
 static void end_refused(struct refused *x)
 {
 	char text[4096] = "";
-	cr_expect_eq(command__wait(x->llvupdate, 60), 3, "%s", x->s.rows.row[0].name);
+	cr_expect_eq(command__wait(x->update, 60), 3, "%s", x->s.rows.row[0].name);
 	FILE *f = fopen(x->log, "r");
 	cr_assert(f);
 	(void)!fread(text, 1, sizeof(text) - 1, f);
@@ -151,9 +153,9 @@ Test(calls, that_a_stop_would_disturb_refuse_strict)
 		stage__flip(&st);
 		for (size_t k = 0; k < n; k++)
 			if (x[k].log)
-				x[k].llvupdate = command__start((const char *const[]){
-				    COMMAND_DIR "/llvupdate", "-p", path_of("%d", target__pid(x[k].s.t)), "-l",
-				    x[k].log, "--strict", "-n", "1", "-t", "1", NULL});
+				x[k].update = command__start(
+				    (const char *const[]){llvupdate, "-p", path_of("%d", target__pid(x[k].s.t)), "-l",
+							  x[k].log, "--strict", "-n", "1", "-t", "1", NULL});
 		for (size_t k = 0; k < n; k++)
 			if (x[k].log)
 				end_refused(&x[k]);
@@ -162,14 +164,19 @@ Test(calls, that_a_stop_would_disturb_refuse_strict)
 
 /* --- many threads, many updates --- */
 
+#ifdef __SANITIZE_ADDRESS__
+enum { BACK_AND_FORTH = 6 }; /* llvupdate takes several times as long */
+#else
+enum { BACK_AND_FORTH = 20 };
+#endif
+
 static void back_and_forth(bool (*fit)(const struct row *r), bool strict)
 {
-	enum { TIMES = 20 };
 	struct stage st = stage__new();
 	struct rows rows = rows__that(fit);
 	struct sleepers s;
 	cr_assert(sleepers__start(&st, "busy", "restart", &rows, &s));
-	for (int i = 0; i < TIMES; i++)
+	for (int i = 0; i < BACK_AND_FORTH; i++)
 		stage__update(&st, s.t, strict);
 	release(&s);
 }
@@ -209,7 +216,7 @@ Test(calls, end_at_their_time_when_left_asleep)
 	struct rows rows = rows__that(is_timed);
 	struct sleepers s;
 	struct outcome o[ROWS_MAX];
-	uint64_t before[ROWS_MAX];
+	uint64_t before[ROWS_MAX] = {0};
 	cr_assert(sleepers__start(&st, "busy", "restart", &rows, &s));
 	uint64_t first = switches(target__pid(s.t), target__pid(s.t));
 	for (size_t i = 0; i < s.rows.n; i++)
@@ -277,19 +284,18 @@ static struct rows alarmed(struct stage *st, const char *signals, const struct r
 			   struct outcome *o)
 {
 	struct sleepers s;
-	pid_t llvupdate = 0;
+	pid_t update = 0;
 	cr_assert(sleepers__start(st, "busy", signals, rows, &s));
 	if (when == BEFORE)
 		stage__update(st, s.t, strict);
 	if (when == MEANWHILE) {
 		stage__flip(st);
-		llvupdate = command__start((const char *const[]){COMMAND_DIR "/llvupdate", "-p",
-								 path_of("%d", target__pid(s.t)), "-l", "/dev/null",
-								 strict ? "--strict" : NULL, NULL});
+		update = command__start((const char *const[]){llvupdate, "-p", path_of("%d", target__pid(s.t)), "-l",
+							      "/dev/null", strict ? "--strict" : NULL, NULL});
 	}
 	target__ask(s.t, "alarm", "alarmed");
-	if (llvupdate)
-		cr_expect_eq(command__wait(llvupdate, 60), 0);
+	if (update)
+		cr_expect_eq(command__wait(update, 60), 0);
 	target__say(s.t, "go");
 	sleepers__hear(&s, o);
 	return s.rows;

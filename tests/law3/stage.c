@@ -44,8 +44,10 @@ struct target *stage__start(const struct stage *s, const char *const argv[])
 
 struct result stage__llvupdate(const char *pids, const char *const extra[])
 {
-	const char *argv[16] = {COMMAND_DIR "/llvupdate", "-p", pids, "-l", "/dev/null"};
-	for (size_t n = 5; extra && *extra && n < 15; extra++)
+	static const char llvupdate[] = COMMAND_DIR "/llvupdate";
+	/* so that it says what is in its way before it is taken for hung */
+	const char *argv[16] = {llvupdate, "-p", pids, "-l", "/dev/null", "-n", "2", "-t", "20"};
+	for (size_t n = 9; extra && *extra && n < 15; extra++)
 		argv[n++] = *extra;
 	return command__run(argv, COMMAND_SECONDS);
 }
@@ -86,14 +88,14 @@ struct rows rows__that(bool (*fit)(const struct row *r))
 	unsetenv("LD_LIBRARY_PATH");
 	cr_assert_eq(r.exit_code, 0, "%s", r.err);
 	for (char *line = strtok(r.out, "\n"); line; line = strtok(NULL, "\n")) {
+		char stop = 0;
+		char timeout = 0;
 		char timed[8];
 		char handled[8];
-		int stop = 0;
-		int timeout = 0;
 		struct row row = {.name = ""};
-		cr_assert_eq(sscanf(line, "%39s %d %d %7s %7s", row.name, &stop, &timeout, timed, handled), 5);
-		row.stop = (enum stop)stop;
-		row.timeout = (enum timeout)timeout;
+		cr_assert_eq(sscanf(line, "%39s %c %c %7s %7s", row.name, &stop, &timeout, timed, handled), 5);
+		row.stop = (enum stop)(stop - '0');
+		row.timeout = (enum timeout)(timeout - '0');
 		row.timed = strcmp(timed, "timed") == 0;
 		row.handled = strcmp(handled, "handled") == 0;
 		cr_assert_lt(rows.n, ROWS_MAX);
@@ -148,15 +150,14 @@ void sleepers__hear(struct sleepers *s, struct outcome *out)
 {
 	for (size_t i = 0; i < s->rows.n; i++) {
 		const char *line = target__hear(s->t);
-		char name[40];
-		long start = 0;
-		long end = 0;
-		int at = 0;
-		int n = sscanf(line, "%39s %ld %ld %d %n", name, &start, &end, &out[i].alarms, &at);
-		cr_assert(n == 4 && strcmp(name, s->rows.row[i].name) == 0, "the driver says: %s", line);
-		out[i].start = start;
-		out[i].end = end;
-		snprintf(out[i].text, sizeof(out[i].text), "%s", line + at);
+		size_t len = strlen(s->rows.row[i].name);
+		char *end = NULL;
+		cr_assert(strncmp(line, s->rows.row[i].name, len) == 0 && line[len] == ' ', "the driver says: %s",
+			  line);
+		out[i].start = strtol(line + len, &end, 10);
+		out[i].end = strtol(end, &end, 10);
+		out[i].alarms = (int)strtol(end, &end, 10);
+		snprintf(out[i].text, sizeof(out[i].text), "%s", *end ? end + 1 : "");
 	}
 	const char *done = target__hear(s->t);
 	cr_assert_eq(strncmp(done, "done ", 5), 0, "the driver says: %s", done);
