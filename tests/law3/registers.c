@@ -35,7 +35,7 @@ static void ask(struct target *t, const char *what)
 /* Timers expire and signals come while it is updated. */
 static void updates(const char *threads)
 {
-	enum { TIMES = 8 };
+	enum { TIMES = 5 };
 	struct stage st = stage__new();
 	struct target *t = start(&st, threads, NULL);
 	ask(t, "check");
@@ -60,7 +60,7 @@ Test(registers, of_a_thread_that_is_borrowed)
 /* One of them is borrowed, all are stopped. */
 Test(registers, of_threads_that_are_stopped)
 {
-	updates("4");
+	updates("3");
 }
 
 /* A request for notification ends when a descriptor of the queue is closed in the process (mq_notify(3)), as the
