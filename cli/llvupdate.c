@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/trusted.h"
+#include "base/watchdog.h"
 #include "remap/update.h"
 #include "report/report.h"
 
@@ -24,6 +25,9 @@ enum {
 };
 
 enum { TRIES_MAX = 10, TIMEOUT_MAX_S = 300, PAUSE_BETWEEN_TRIES_S = 10 };
+/* What nobody waits for any longer: looking at one process and planning for it; one phase of a try, which may wait for
+ * its threads a few times for each library. */
+enum { LOOK_MAX_S = 600, PHASE_TIMEOUTS = 5, PHASE_MAX_S = 120 };
 
 typedef VEC(pid_t) pid_list;
 typedef VEC(struct report_target) target_list;
@@ -249,10 +253,22 @@ static bool says_nothing(pid_t pid, const struct err *e)
 	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
 }
 
+/* For one process; the caller calls it off. */
+static struct watchdog *watch(pid_t pid, const char *what, unsigned seconds, int code)
+{
+	FREE_CLEANUP char *words =
+	    xasprintf("llvupdate: pid %d: %s takes more than %u seconds: given up, with all other "
+		      "processes; leave it out (-e %d)",
+		      pid, what, seconds, pid);
+	return watchdog__start(seconds, words, code);
+}
+
 static void add_target(target_list *list, pid_t pid, bool asked_for, const struct plan_options *opt)
 {
 	struct report_target t = {.pid = pid};
+	struct watchdog *w = watch(pid, "looking at it", LOOK_MAX_S, EXIT_NOT_UPDATED);
 	t.error = target__open(pid, opt, &t.target);
+	watchdog__call_off(w);
 	if (t.error && !asked_for && says_nothing(pid, t.error)) {
 		err__free(t.error);
 		return;
@@ -299,19 +315,28 @@ static size_t count_outcome(const target_list *l, enum outcome o)
 
 /* ---- the operation ---- */
 
+static void one_phase(struct target *t, void (*phase)(struct target *, const struct update_options *),
+		      const struct update_options *opt)
+{
+	unsigned waits = PHASE_TIMEOUTS * (unsigned)(1 + t->libraries.n);
+	WATCHDOG_CLEANUP struct watchdog *w =
+	    watch(t->pid, "updating it", PHASE_MAX_S + waits * opt->timeout_s, EXIT_FAILURE_SEEN);
+	phase(t, opt);
+}
+
 static void one_try(const struct report *r, target_list *l, unsigned n, const struct update_options *opt)
 {
 	report__try(r, n);
 	report__phase(r, "NOTIFY", true, n, "tonotify", count_pending(l));
 	for (size_t i = 0; i < l->n; i++)
 		if (l->items[i].target && target__pending(l->items[i].target))
-			target__prepare(l->items[i].target, opt);
+			one_phase(l->items[i].target, target__prepare, opt);
 	size_t prepared = count_pending(l), before = count_outcome(l, OUTCOME_SUCCESS);
 	report__phase(r, "NOTIFY", false, n, "suspended", prepared);
 	report__phase(r, "QUERY", true, n, "suspended", prepared);
 	for (size_t i = 0; i < l->n; i++)
 		if (l->items[i].target && target__pending(l->items[i].target))
-			target__commit(l->items[i].target, opt);
+			one_phase(l->items[i].target, target__commit, opt);
 	report__phase(r, "QUERY", false, n, "updated", count_outcome(l, OUTCOME_SUCCESS) - before);
 }
 

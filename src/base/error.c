@@ -2,6 +2,7 @@
 #include "base/error.h"
 
 #include "base/alloc.h"
+#include "base/printable.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,9 +33,9 @@ struct err *err__new(enum err_kind kind, int errnum, const char *subject, const 
 	struct err *e = xcalloc(1, sizeof(*e));
 	e->kind = kind;
 	e->errnum = errnum;
-	e->text = xasprintf("%s%s%s%s%s", subject ? subject : "", subject ? ": " : "", why, errnum ? ": " : "",
-			    errnum ? strerror(errnum) : "");
-	e->hint = hint ? xstrdup(hint) : NULL;
+	e->text = printable(xasprintf("%s%s%s%s%s", subject ? subject : "", subject ? ": " : "", why,
+				      errnum ? ": " : "", errnum ? strerror(errnum) : ""));
+	e->hint = hint ? printable__copy(hint) : NULL;
 	return e;
 }
 
@@ -44,7 +45,7 @@ struct err *err__wrap(struct err *e, const char *fmt, ...)
 	va_start(ap, fmt);
 	FREE_CLEANUP char *front = vformat(fmt, ap);
 	va_end(ap);
-	char *text = xasprintf("%s: %s", front, e->text);
+	char *text = printable(xasprintf("%s: %s", front, e->text));
 	free(e->text);
 	e->text = text;
 	return e;

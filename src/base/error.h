@@ -26,7 +26,7 @@ struct err;
 
 /* Makes an error. `subject` is what it is about (a path, "pid 42 thread 43"); `hint` is what the
  * user can do, or NULL. `errnum` is an errno to be spelled out after the text, or 0. All strings
- * are copied. */
+ * are copied, and made printable (printable.h). */
 struct err *err__new(enum err_kind kind, int errnum, const char *subject, const char *hint, const char *fmt, ...)
     __attribute__((format(printf, 5, 6), returns_nonnull, warn_unused_result));
 

@@ -82,6 +82,13 @@ static uint8_t *mark_at(struct analysis *a, vaddr_t v)
 	return v >= a->lo && v < a->hi ? &a->map[v - a->lo] : NULL;
 }
 
+/* Between executable sections there may be others, or nothing. */
+static bool in_exec_section(const struct analysis *a, vaddr_t v)
+{
+	const struct elf_section *s = elf_file__section_at(a->elf, v);
+	return s && is_exec_section(a->elf, s);
+}
+
 /* ---- references ---- */
 
 static void add_ref(struct code *c, const struct insn *i, vaddr_t at)
@@ -164,7 +171,7 @@ static void add_fde_functions(struct analysis *a)
 {
 	for (size_t i = 0; i < a->fdes.n; i++) {
 		const struct fde *f = &a->fdes.items[i];
-		if (!mark_at(a, f->start) || !mark_at(a, f->end - 1)) {
+		if (!in_exec_section(a, f->start) || !in_exec_section(a, f->end - 1)) {
 			doubt(a->c, xasprintf("an unwind entry at 0x%lx covers no section", f->start));
 			continue;
 		}
@@ -185,10 +192,7 @@ static void add_fde_functions(struct analysis *a)
 static void add_entry(struct analysis *a, vaddr_t v)
 {
 	uint8_t *m = mark_at(a, v);
-	if (!m || *m == MARK_FDE || *m == MARK_ENTRY)
-		return;
-	const struct elf_section *s = elf_file__section_at(a->elf, v);
-	if (!s || !is_exec_section(a->elf, s))
+	if (!m || *m == MARK_FDE || *m == MARK_ENTRY || !in_exec_section(a, v))
 		return;
 	if (*m == MARK_BODY) {
 		doubt(a->c, xasprintf("0x%lx is entered, and lies within an instruction", v));
@@ -229,9 +233,12 @@ static void follow(struct analysis *a, vaddr_t at)
 		if (i.is_branch && i.flow != FLOW_NEXT) {
 			uint8_t *t = mark_at(a, i.target);
 			if (t && *t == MARK_NONE) {
-				if (i.flow == FLOW_CALL)
+				if (i.flow == FLOW_CALL) {
 					add_entry(a, i.target);
-				else {
+				} else if (!in_exec_section(a, i.target)) {
+					doubt(a->c, xasprintf("code at 0x%lx jumps to 0x%lx, where there is none", at,
+							      i.target));
+				} else {
 					*t = MARK_INSN;
 					vec__push(&a->work, i.target);
 				}

@@ -308,7 +308,7 @@ static void compare_lone(struct comparison *c, const struct stretch *t, const st
 {
 	vaddr_t next = t->next + offset;
 	bool known = (!a || is_relative(a)) && (!b || is_relative(b));
-	if (!t->s->refreshed || !t->object || !known || t->len - offset < 8) {
+	if (!t->s->refreshed || !t->object || !known || t->len - offset < 8 || !t->a->data || !t->b->data) {
 		refuse(c, t, next, "state-pointers", "is a pointer in one build only");
 		return;
 	}
@@ -380,8 +380,17 @@ static size_t first_reloc(const struct elf_file *e, vaddr_t a)
 	return lo;
 }
 
+static bool lies_in(const struct elf_section *s, vaddr_t a, uint64_t len)
+{
+	return s && a - s->h.sh_addr <= s->h.sh_size && len <= s->h.sh_size - (a - s->h.sh_addr);
+}
+
 static void compare_stretch(struct comparison *c, const struct stretch *t)
 {
+	if (!lies_in(t->a, t->live, t->len) || !lies_in(t->b, t->next, t->len)) {
+		refuse(c, t, t->next, "state-shape", "reaches beyond its section in one of the builds");
+		return;
+	}
 	const struct elf_file *live = c->x->p->live, *next = c->x->p->next;
 	size_t i = first_reloc(live, t->live), k = first_reloc(next, t->next);
 	uint64_t done = 0;
@@ -476,7 +485,7 @@ void contents__compare(struct planner *x)
 		t.len = s->end - s->start;
 		if (s->by_object)
 			compare_objects(&c, t);
-		else if (t.a->h.sh_size == t.b->h.sh_size)
+		else if (t.a && t.b && t.a->h.sh_size == t.b->h.sh_size)
 			compare_stretch(&c, &t);
 	}
 	restore_objects(&c);

@@ -95,6 +95,24 @@ static vaddr_t address_of(const struct elf_file *e, uint64_t offset)
 	return 0;
 }
 
+/* Objects are in the order of their addresses and lie side by side, so that their lengths are bounded together. */
+static bool pieces_are_sane(const struct piece *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i].len > INT32_MAX || p[i].at > INT32_MAX || p[i].home > INT32_MAX ||
+		    (i > 0 && p[i].at < p[i - 1].at + p[i - 1].len))
+			return false;
+	return true;
+}
+
+static bool consts_are_sane(const struct live_const *c, size_t n)
+{
+	for (size_t i = 1; i < n; i++)
+		if (c[i].at < c[i - 1].at)
+			return false;
+	return true;
+}
+
 struct err *image_file__read(const uint8_t *data, size_t size, const char *path, struct elf_file **next,
 			     struct live_map *map)
 {
@@ -133,7 +151,13 @@ struct err *image_file__read(const uint8_t *data, size_t size, const char *path,
 		memcpy(&value, data + sites[i], 4);
 		map->leads_to[i] = t.base + address_of(*next, sites[i]) + 4 + (uint64_t)(int64_t)value;
 	}
-	return NULL;
+	if (pieces_are_sane(map->pieces, map->n_pieces) && consts_are_sane(map->consts, map->n_consts))
+		return NULL;
+	live_map__free(map);
+	*map = (struct live_map){0};
+	elf_file__free(*next);
+	*next = NULL;
+	return damaged(path);
 }
 
 /* The tail alone: an image may be megabytes, and its pieces are few. */
@@ -149,7 +173,8 @@ struct err *image_file__read_pieces(int fd, const char *path, struct piece **out
 		return damaged(path);
 	size_t len = t.n_pieces * sizeof(struct piece);
 	struct piece *p = xmalloc(len);
-	if (pread(fd, p, len, st.st_size - (off_t)(sizeof(end) + len)) != (ssize_t)len) {
+	if (pread(fd, p, len, st.st_size - (off_t)(sizeof(end) + len)) != (ssize_t)len ||
+	    !pieces_are_sane(p, t.n_pieces)) {
 		free(p);
 		return damaged(path);
 	}

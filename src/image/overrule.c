@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/printable.h"
 #include "base/trusted.h"
 
 /* Shorter ones than lld's 8 bytes are the beginning of one, not a build-id. */
@@ -185,7 +186,7 @@ static const struct overrule *find_incomplete(const struct overrules *o, const s
 /* Takes over `sentence`. */
 static void say(struct plan *p, char *sentence)
 {
-	p->overrule = sentence;
+	p->overrule = printable(sentence);
 	vec__push(&p->remarks, xstrdup(sentence));
 }
 

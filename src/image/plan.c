@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/printable.h"
 #include "image/gate.h"
 
 void planner__refuse(struct planner *x, const char *code, const char *fmt, ...)
@@ -16,7 +17,7 @@ void planner__refuse(struct planner *x, const char *code, const char *fmt, ...)
 	if (vasprintf(&text, fmt, ap) < 0)
 		abort();
 	va_end(ap);
-	struct reason r = {code, text};
+	struct reason r = {code, printable(text)};
 	vec__push(&x->p->refusals, r);
 }
 
@@ -28,7 +29,7 @@ void planner__remark(struct planner *x, const char *fmt, ...)
 	if (vasprintf(&text, fmt, ap) < 0)
 		abort();
 	va_end(ap);
-	vec__push(&x->p->remarks, text);
+	vec__push(&x->p->remarks, printable(text));
 }
 
 /* ---- identity ---- */
@@ -194,6 +195,10 @@ static void check_constructors(struct planner *x)
 					arrays[k].name, nb);
 			continue;
 		}
+		if (na && (!elf_file__at(live, a, 8 * na) || !elf_file__at(next, b, 8 * nb))) {
+			planner__refuse(x, "constructors", "the list of %s does not lie in the file", arrays[k].name);
+			continue;
+		}
 		for (size_t i = 0; k == 0 && i < na; i++) {
 			vaddr_t old = entry_of(live, a + 8 * i), new = entry_of(next, b + 8 * i);
 			if (!old || !new || !same_code(x, old, new)) {
@@ -225,6 +230,11 @@ static void fill_export_slot(struct planner *x, uint32_t i, const struct symbol_
 	bool ifunc = ELF64_ST_TYPE(s->s.st_info) == STT_GNU_IFUNC || (nexts && (nexts->flags & VAPI_SLOT_IFUNC));
 	if (ifunc != ((slot->flags & VAPI_SLOT_IFUNC) != 0)) {
 		planner__refuse(x, "ifunc", "%s is an IFUNC in one build only", s->name);
+		return;
+	}
+	if (!elf_file__is_code(x->p->next, s->function)) {
+		planner__refuse(x, "export-type", "%s is a function that lies outside of the new build's code",
+				s->name);
 		return;
 	}
 	x->p->slots[i] = s->function;

@@ -245,6 +245,20 @@ static struct err *check_input(const struct elf_file *in, const struct code *cod
 	return NULL;
 }
 
+/* In a damaged file sections may lie over one another: then what was changed in one changed another. */
+static struct err *check_output(const struct elf_file *in, const uint8_t *out, size_t size)
+{
+	ELF_CLEANUP struct elf_file *e = NULL;
+	ERR_CLEANUP struct err *unreadable = elf_file__read_memory(out, size, in->path, &e);
+	bool same = !unreadable && e->split && strcmp(e->soname, in->soname) == 0 && e->n_symbols == in->n_symbols &&
+		    build_id__equal(e->build_id, e->build_id_len, in->build_id, in->build_id_len);
+	for (size_t i = 0; same && i < in->n_symbols; i++)
+		same = e->symbols[i].function == in->symbols[i].function &&
+		       strcmp(e->symbols[i].name, in->symbols[i].name) == 0;
+	return same ? NULL
+		    : err__new(ERR_REFUSED, 0, in->path, NULL, "cannot be split: its parts lie over one another");
+}
+
 struct err *split__make(const struct elf_file *in, const struct split_options *opt, uint8_t **out, size_t *out_size)
 {
 	struct code *code;
@@ -255,6 +269,10 @@ struct err *split__make(const struct elf_file *in, const struct split_options *o
 	if (!err) {
 		s.copy = xmemdup(in->data, in->size);
 		err = make(&s, opt, &fdes, out, out_size);
+	}
+	if (!err && (err = check_output(in, *out, *out_size))) {
+		free(*out);
+		*out = NULL;
 	}
 	vec__free(&fdes);
 	vec__free(&s.moved);

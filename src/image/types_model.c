@@ -224,7 +224,8 @@ static void put_pointer(struct text *x, const struct types *t, const struct type
 		return;
 	}
 	put_type(x, t, n->target, depth);
-	put(x, "%s%s", full(x) || x->s[x->n - 1] == '*' ? "" : " ", sign);
+	bool behind_star = x->n && x->s[x->n - 1] == '*';
+	put(x, "%s%s", full(x) || behind_star ? "" : " ", sign);
 }
 
 // NOLINTNEXTLINE(misc-no-recursion): as deep as it prints, 16 levels

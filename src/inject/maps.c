@@ -72,6 +72,27 @@ static bool parse_line(char *s, struct mapping *m)
 	return true;
 }
 
+const char *mappings__parse(char *text, struct mappings *out)
+{
+	VEC(struct mapping) v = {0};
+	for (char *line = text; *line;) {
+		char *nl = strchr(line, '\n');
+		if (nl)
+			*nl = '\0';
+		struct mapping m;
+		if (!parse_line(line, &m)) {
+			vec__free(&v);
+			return line;
+		}
+		vec__push(&v, m);
+		if (!nl)
+			break;
+		line = nl + 1;
+	}
+	*out = (struct mappings){.items = v.items, .n = v.n};
+	return NULL;
+}
+
 struct err *process__maps(const struct process *p, struct mappings *out)
 {
 	*out = (struct mappings){0};
@@ -83,28 +104,15 @@ struct err *process__maps(const struct process *p, struct mappings *out)
 		return process__err(p, 0, r == -EACCES || r == -EPERM ? ERR_PERMISSION : ERR_UNREADABLE, -r,
 				    "run as root or as the owner of the process", "its mappings cannot be read");
 	}
-	VEC(struct mapping) v = {0};
-	for (char *line = text; *line;) {
-		char *nl = strchr(line, '\n');
-		if (nl)
-			*nl = '\0';
-		struct mapping m;
-		if (!parse_line(line, &m)) {
-			struct err *e =
-			    process__err(p, 0, ERR_UNREADABLE, 0, NULL, "a line of its maps makes no sense: %s", line);
-			vec__free(&v);
-			free(text);
-			return e;
-		}
-		vec__push(&v, m);
-		if (!nl)
-			break;
-		line = nl + 1;
+	const char *wrong = mappings__parse(text, out);
+	if (wrong) {
+		struct err *e =
+		    process__err(p, 0, ERR_UNREADABLE, 0, NULL, "a line of its maps makes no sense: %s", wrong);
+		free(text);
+		return e;
 	}
-	out->items = v.items;
-	out->n = v.n;
 	out->text = text;
-	if (v.n == 0) {
+	if (out->n == 0) {
 		/* no memory any more: it is on its way out */
 		mappings__free(out);
 		TRY(process__alive(p));
@@ -150,7 +158,7 @@ struct err *process__open_mapped(const struct process *p, const struct mapping *
 		return process__err(p, 0, ERR_USAGE, 0, NULL, "no file is mapped at 0x%" PRIx64, m->range.start.v);
 	char path[80];
 	snprintf(path, sizeof(path), "map_files/%" PRIx64 "-%" PRIx64, m->range.start.v, m->range.end.v);
-	int fd = openat(p->dirfd, path, O_RDONLY | O_CLOEXEC);
+	int fd = openat(p->dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int why = errno;
 	if (fd < 0 && !m->deleted && m->path[0] == '/') {
 		FREE_CLEANUP char *in_root = xasprintf("root%s", m->path);

@@ -26,6 +26,9 @@ struct proc_stat {
 ssize_t proc_read(int dirfd, const char *path, char *buf, size_t size);
 /* Reads a file of any size; the caller frees *text. 0 or -errno. */
 int proc_slurp(int dirfd, const char *path, char **text, size_t *len);
+/* Reads the text of a maps file, which is cut into pieces: the paths in *out point into it, and only out->items is new.
+ * NULL, or the line that makes no sense; then *out is as it was. */
+const char *mappings__parse(char *text, struct mappings *out);
 /* 0 or -errno. */
 int proc_stat(int dirfd, const char *path, struct proc_stat *out);
 /* The value after "KEY:" in the text of a status file, or NULL. */

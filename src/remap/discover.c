@@ -13,6 +13,10 @@
 #include "remap/linkmap.h"
 #include "remap/trust.h"
 
+/* What one process can make us hold: libraries, and bytes of their files. */
+enum { LIBRARIES_MAX = 256 };
+#define BYTES_MAX (2ULL << 30)
+
 /* ---- finding candidates ---- */
 
 /* Does this first page of a mapped ELF file say that there is a VAPI note? */
@@ -40,8 +44,38 @@ static bool mentions_vapi(const struct process *p, taddr_t base, const uint8_t *
 	return false;
 }
 
+static bool same_file(const struct mapping *a, const struct mapping *b)
+{
+	return a->inode == b->inode && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
+}
+
+/* Where the loader's list cannot be read: what a loader maps has code, and is not mapped as it lies in the file, up to
+ * the section headers at its end, which no segment holds. (Code of its own that has been retired is not found then.) */
+static bool looks_loaded(const struct mappings *maps, const struct mapping *m, const uint8_t *page)
+{
+	Elf64_Ehdr h;
+	memcpy(&h, page, sizeof(h));
+	if (m->range.end.v - m->range.start.v > h.e_shoff)
+		return false;
+	for (size_t i = (size_t)(m - maps->items); i < maps->n; i++)
+		if ((maps->items[i].prot & PROT_EXEC) && same_file(&maps->items[i], m))
+			return true;
+	return false;
+}
+
+/* A process may also just read a file: its own library, as for backtraces, or one that somebody gives it, whose notes
+ * may lead anywhere, even into the VAPI of a library that is there. Only what the loader has loaded is a library. */
+static bool is_loaded(const struct process *p, const struct mappings *maps, const struct mapping *m,
+		      const uint8_t *page)
+{
+	bool listed = false;
+	ERR_CLEANUP struct err *unknown = linkmap__lists(p, m->range.start, &listed);
+	return unknown ? looks_loaded(maps, m, page) : listed;
+}
+
 /* What cannot be read is no candidate, unless nothing may be read: that is not the same as nothing to do. */
-static struct err *is_candidate(const struct process *p, const struct mapping *m, bool *out)
+static struct err *is_candidate(const struct process *p, const struct mappings *maps, const struct mapping *m,
+				bool *out)
 {
 	uint8_t page[LLU_PAGE];
 	*out = false;
@@ -50,7 +84,7 @@ static struct err *is_candidate(const struct process *p, const struct mapping *m
 	struct err *e = process__read(p, m->range.start, page, sizeof(page));
 	if (e && err__kind(e) == ERR_PERMISSION)
 		return e;
-	*out = !e && mentions_vapi(p, m->range.start, page);
+	*out = !e && mentions_vapi(p, m->range.start, page) && is_loaded(p, maps, m, page);
 	err__free(e);
 	return NULL;
 }
@@ -307,22 +341,33 @@ static void loaded__free(struct loaded *l)
 	err__free(l->untrusted);
 }
 
+static uint64_t bytes_of(const struct loaded *l)
+{
+	return l->vapi->size + (l->live == l->vapi ? 0 : l->live->size) + (l->next ? l->next->size : 0);
+}
+
 struct err *discover__libraries(const struct process *p, loaded_list *out)
 {
 	struct mappings maps;
 	TRY(process__maps(p, &maps));
 	struct err *err = NULL;
+	uint64_t bytes = 0;
 	for (size_t i = 0; i < maps.n && !err; i++) {
 		struct loaded l = {0};
 		bool candidate;
-		err = is_candidate(p, &maps.items[i], &candidate);
+		err = is_candidate(p, &maps, &maps.items[i], &candidate);
 		if (err || !candidate)
 			continue;
 		err = read_library(p, &maps, &maps.items[i], &l);
-		if (err)
+		if (err) {
 			loaded__free(&l);
-		else
-			vec__push(out, l);
+			break;
+		}
+		vec__push(out, l);
+		bytes += bytes_of(&l);
+		if (out->n > LIBRARIES_MAX || bytes > BYTES_MAX)
+			err = err__new(ERR_REFUSED, 0, l.path, NULL,
+				       "the process has too many LLU-capable libraries, or too large ones");
 	}
 	mappings__free(&maps);
 	if (err)

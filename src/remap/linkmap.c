@@ -2,13 +2,16 @@
 #include "remap/linkmap.h"
 
 #include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { OBJECTS_MAX = 4096, NAMESPACES_MAX = 64 }; /* end lists that loop */
+#define BYTES_MAX (2ULL << 30)                    /* of the objects' files, which are all held at once */
 
 struct object {
 	taddr_t bias;
@@ -25,6 +28,7 @@ struct linkmap {
 	const struct process *p;
 	struct mappings maps;
 	object_list objects;
+	uint64_t bytes; /* of the files that were read */
 };
 
 /* ---- reading the list ---- */
@@ -150,6 +154,17 @@ char *linkmap__name(const struct process *p, taddr_t bias)
 	return name;
 }
 
+struct err *linkmap__lists(const struct process *p, taddr_t bias, bool *out)
+{
+	object_list o = {0};
+	struct err *e = read_objects(p, &o);
+	*out = false;
+	for (size_t i = 0; !e && i < o.n && !*out; i++)
+		*out = o.items[i].bias.v == bias.v;
+	free_objects(&o);
+	return e;
+}
+
 struct err *linkmap__read(const struct process *p, struct linkmap **out)
 {
 	struct linkmap *m = xcalloc(1, sizeof(*m));
@@ -206,6 +221,21 @@ bool linkmap__same_namespace(const struct linkmap *m, taddr_t a, taddr_t b)
 
 /* ---- the objects' files ---- */
 
+/* One file may be in the list many times. */
+static struct err *read_file(struct linkmap *m, struct object *o, int fd)
+{
+	const char *path = *o->name ? o->name : "the program";
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return err__new(ERR_UNREADABLE, errno, path, NULL, "cannot look at the file");
+	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > BYTES_MAX - m->bytes)
+		return err__new(ERR_REFUSED, 0, path, NULL,
+				"the files that the dynamic loader lists are too large together");
+	TRY(elf_file__read_fd(fd, path, &o->elf));
+	m->bytes += o->elf->size;
+	return NULL;
+}
+
 struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **out)
 {
 	struct object *o = &m->objects.items[i];
@@ -220,7 +250,7 @@ struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **o
 	else if (at && at->inode && at->offset == 0)
 		TRY(process__open_mapped(m->p, at, &fd));
 	if (fd >= 0 || o->bias.v == 0)
-		TRY(elf_file__read_fd(fd, *o->name ? o->name : "the program", &o->elf));
+		TRY(read_file(m, o, fd));
 	o->opened = true;
 	*out = o->elf;
 	return NULL;

@@ -12,6 +12,9 @@
  * or the list cannot be read. The caller frees it. */
 char *linkmap__name(const struct process *p, taddr_t bias);
 
+/* Is an object with this load bias in one of the lists? Errors: the lists cannot be read. */
+MUST_CHECK struct err *linkmap__lists(const struct process *p, taddr_t bias, bool *out);
+
 /* The lists as they are now. `p` is borrowed. The caller frees it with linkmap__free(). Errors: ERR_REFUSED (a static
  * program, or a loader that is not known), ERR_UNREADABLE, and those of reading the process. */
 struct linkmap;

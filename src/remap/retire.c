@@ -353,6 +353,7 @@ static struct err *renew_stubs(struct retire *r, const struct mappings *maps, co
 	FREE_CLEANUP char *name = xasprintf("%s-%.16s-vapi", *soname ? soname : "library", id);
 	TRY(store__put(name, bytes, size, &stored));
 	FREE_CLEANUP char *path = stored.path;
+	(void)path; /* released with the scope; clang calls it unused */
 	TRY(bring__open(r->p, r->hand, &stored, bytes, size, "llu-vapi", &fd, &shared));
 	const struct vapi_note *v = &l->vapi->vapi;
 	uint64_t len = align_up(v->text_end - v->text, LLU_PAGE);

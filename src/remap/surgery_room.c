@@ -131,17 +131,25 @@ static struct err *choose_place(struct surgery *s, const struct mappings *maps)
 
 /* ---- all of it ---- */
 
+/* Do the process's `n` words from `at` on? */
+static struct err *words_refer_to(const struct surgery *s, vaddr_t at, size_t n, struct vrange r, bool *out)
+{
+	FREE_CLEANUP uint64_t *words = xcalloc(n, sizeof(*words));
+	*out = false;
+	if (n)
+		TRY(process__read(s->p, surgery__at(s, at), words, n * sizeof(*words)));
+	for (size_t i = 0; i < n && !*out; i++)
+		*out = vrange__has(r, words[i] - s->l->bias.v);
+	return NULL;
+}
+
 /* Do objects that lie behind older images refer to `r`? */
 static struct err *object_refers_to(const struct surgery *s, const struct piece *pieces, size_t n, struct vrange r,
 				    bool *out)
 {
-	for (size_t i = 0; i < n; i++)
-		for (uint64_t k = 0; pieces[i].home >= s->l->vapi->vapi.window && k + 8 <= pieces[i].len && !*out;
-		     k += 8) {
-			uint64_t word;
-			TRY(process__read(s->p, surgery__at(s, pieces[i].home + k), &word, sizeof(word)));
-			*out = vrange__has(r, word - s->l->bias.v);
-		}
+	for (size_t i = 0; i < n && !*out; i++)
+		if (pieces[i].home >= s->l->vapi->vapi.window && pieces[i].len >= sizeof(uint64_t))
+			TRY(words_refer_to(s, pieces[i].home, pieces[i].len / sizeof(uint64_t), r, out));
 	return NULL;
 }
 
@@ -150,13 +158,7 @@ static struct err *object_refers_to(const struct surgery *s, const struct piece 
 static struct err *is_referred_to(const struct surgery *s, struct vrange r, bool *out)
 {
 	struct vrange pages = surgery__relro_pages(s->l->vapi);
-	size_t n = (pages.end - pages.start) / sizeof(uint64_t);
-	FREE_CLEANUP uint64_t *words = xcalloc(n, sizeof(*words));
-	*out = false;
-	if (n)
-		TRY(process__read(s->p, surgery__at(s, pages.start), words, n * sizeof(*words)));
-	for (size_t i = 0; i < n && !*out; i++)
-		*out = vrange__has(r, words[i] - s->l->bias.v);
+	TRY(words_refer_to(s, pages.start, (pages.end - pages.start) / sizeof(uint64_t), r, out));
 	for (size_t i = 0; i < s->l->map.n_past && !*out; i++)
 		TRY(object_refers_to(s, s->l->map.past[i].pieces, s->l->map.past[i].n_pieces, r, out));
 	return *out ? NULL : object_refers_to(s, s->l->map.pieces, s->l->map.n_pieces, r, out);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/printable.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
 
@@ -16,7 +17,7 @@ void target__set_reason(struct result *r, enum outcome outcome, enum err_kind ki
 	r->outcome = outcome;
 	r->kind = kind;
 	r->code = code;
-	r->reason = xstrdup(text);
+	r->reason = printable__copy(text);
 	r->hint = hint ? xstrdup(hint) : NULL;
 }
 

@@ -6,10 +6,10 @@
  */
 #include "report/procmap.h"
 
-#include <ctype.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/printable.h"
 #include "inject/proc.h"
 
 enum { SEGMENTS_MAX = 16 };
@@ -23,8 +23,8 @@ struct procmap {
 /* Names are the target's own words: nothing that a terminal obeys gets through. */
 static void print_name(FILE *to, const char *s, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		fputc(iscntrl((unsigned char)s[i]) ? '?' : s[i], to);
+	FREE_CLEANUP char *copy = printable(xasprintf("%.*s", (int)n, s));
+	fputs(copy, to);
 }
 
 static const char *permissions(int prot)

@@ -1,6 +1,7 @@
 /* Text output; see report.h. */
 #include "report/report.h"
 
+#include "base/printable.h"
 #include "image/gate.h"
 
 #include <stdarg.h>
@@ -75,27 +76,32 @@ struct report_summary report__summarise(const struct report_target *list, size_t
 	return s;
 }
 
-static const char *name_of(const struct report_target *t)
+/* The names below are to be freed. */
+static char *name_of(const struct report_target *t)
 {
-	return t->target ? t->target->name : "-";
+	return printable__copy(t->target ? t->target->name : "-");
+}
+
+static char *path_of(const struct result *x)
+{
+	return printable__copy(x->library->path);
 }
 
 /* The file that stands there now, as the process sees it. */
-static const char *new_module(const struct result *r)
+static char *new_module(const struct result *r)
 {
 	const char *now = r->library->now;
 	const char *root = now ? strstr(now, "/root/") : NULL;
-	return root ? root + 5 : r->library->path;
+	return printable__copy(root ? root + 5 : r->library->path);
 }
 
 /* ---- preview ---- */
 
-/* Reasons that come from below name the library themselves. */
-static const char *without_path(const struct result *x)
+/* Reasons that come from below name the library themselves, and are printable. */
+static const char *without_path(const struct result *x, const char *path)
 {
-	size_t n = strlen(x->library->path);
-	return strncmp(x->reason, x->library->path, n) == 0 && strncmp(x->reason + n, ": ", 2) == 0 ? x->reason + n + 2
-												    : x->reason;
+	size_t n = strlen(path);
+	return strncmp(x->reason, path, n) == 0 && strncmp(x->reason + n, ": ", 2) == 0 ? x->reason + n + 2 : x->reason;
 }
 
 /* What the overrule file had to say. */
@@ -107,8 +113,8 @@ static void say_overrule(const struct report *r, const struct result *x)
 
 static void why_not(const struct report *r, const struct report_target *t, const struct result *x)
 {
-	report__say(r, "Process %s pid %d: %s is not updated: %s\n", name_of(t), t->pid, x->library->path,
-		    without_path(x));
+	FREE_CLEANUP char *name = name_of(t), *path = path_of(x);
+	report__say(r, "Process %s pid %d: %s is not updated: %s\n", name, t->pid, path, without_path(x, path));
 	if (x->plan && x->plan->refusals.n > 1)
 		report__say(r, "  and %zu more reasons (llusplit --check shows them)\n", x->plan->refusals.n - 1);
 	say_overrule(r, x);
@@ -121,8 +127,9 @@ static void say_group(const struct report *r, const struct report_target *t, con
 {
 	for (size_t i = 0; x->group && i < x->group->n; i++) {
 		const struct result *other = &t->target->results[x->group->members[i]];
+		FREE_CLEANUP char *path = path_of(other);
 		if (other != x)
-			report__say(r, "  as one with %s\n", other->library->path);
+			report__say(r, "  as one with %s\n", path);
 	}
 }
 
@@ -138,9 +145,10 @@ void report__preview(const struct report *r, const struct report_target *t)
 		const struct result *x = &t->target->results[i];
 		if (x->outcome == OUTCOME_CURRENT)
 			continue;
-		report__say(r, "An LLU-capable library is newer for process %s pid %d.\n", name_of(t), t->pid);
-		report__say(r, "Library needs to be updated %s(_impl)\n", x->library->path);
-		report__say(r, "Validating new module %s\n", new_module(x));
+		FREE_CLEANUP char *name = name_of(t), *path = path_of(x), *module = new_module(x);
+		report__say(r, "An LLU-capable library is newer for process %s pid %d.\n", name, t->pid);
+		report__say(r, "Library needs to be updated %s(_impl)\n", path);
+		report__say(r, "Validating new module %s\n", module);
 		say_group(r, t, x);
 		if (x->outcome == OUTCOME_NOT_UPDATED)
 			why_not(r, t, x);
@@ -158,11 +166,14 @@ void report__validating(const struct report *r, const struct report_target *t)
 {
 	if (!t->target)
 		return;
-	for (size_t i = 0; i < t->target->libraries.n; i++)
+	for (size_t i = 0; i < t->target->libraries.n; i++) {
+		FREE_CLEANUP char *module = new_module(&t->target->results[i]);
 		if (t->target->results[i].outcome == OUTCOME_PENDING)
-			report__say(r, "Validating new module %s\n", new_module(&t->target->results[i]));
+			report__say(r, "Validating new module %s\n", module);
+	}
+	FREE_CLEANUP char *name = name_of(t);
 	if (target__pending(t->target))
-		report__say(r, "Adding the process %s pid %d to the list\n", name_of(t), t->pid);
+		report__say(r, "Adding the process %s pid %d to the list\n", name, t->pid);
 }
 
 /* ---- phases ---- */
@@ -197,8 +208,8 @@ static void details_of(const struct report *r, const struct report_target *t, co
 	}
 	FREE_CLEANUP char *from = elf_file__build_id(x->library->live);
 	FREE_CLEANUP char *to = elf_file__build_id(x->plan->next);
-	report__say(r, "Process %s pid %d: %s runs build %s (was %s)\n", name_of(t), t->pid, x->library->path, to,
-		    from);
+	FREE_CLEANUP char *name = name_of(t), *path = path_of(x);
+	report__say(r, "Process %s pid %d: %s runs build %s (was %s)\n", name, t->pid, path, to, from);
 	report__say(r, "  frozen %.3f ms: %zu of %zu threads stopped, %zu left asleep; %.0f ms in all, %u %s\n",
 		    (double)x->frozen_ns / 1e6, x->threads.stopped, x->threads.threads, x->threads.asleep,
 		    (double)x->total_ns / 1e6, x->tries, x->tries == 1 ? "try" : "tries");
@@ -225,9 +236,11 @@ void report__final(const struct report *r, const struct report_target *list, siz
 {
 	struct report_summary s = report__summarise(list, n);
 	report__say(r, "====================\n==== LLU Report ====\n");
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		FREE_CLEANUP char *name = name_of(&list[i]);
 		if (report__concerns(&list[i]))
-			report__say(r, "%d %s %s\n", list[i].pid, name_of(&list[i]), report__state(&list[i]));
+			report__say(r, "%d %s %s\n", list[i].pid, name, report__state(&list[i]));
+	}
 	report__say(r, "==== LLU Report End ====\n");
 	report__say(r, "SUCCESS: %zu NOT UPDATED: %zu FAILURE: %zu\n", s.success, s.not_updated, s.failure);
 	report__say(r, "===============================================================\n"

@@ -1,0 +1,13 @@
+/* Words of others on the way to people: names of processes, files and symbols are whatever somebody made them, and a
+ * terminal obeys some of them. */
+#ifndef LLU_BASE_PRINTABLE_H
+#define LLU_BASE_PRINTABLE_H
+
+/* Puts '?' for each byte of what a terminal or a reader of lines may obey: control characters (also those beyond
+ * ASCII; a tab may stay), ends of lines, what turns the direction of writing, and bytes that are no UTF-8. In place;
+ * returns `s`. */
+char *printable(char *s);
+/* A copy made printable; the caller frees it. */
+char *printable__copy(const char *s);
+
+#endif
