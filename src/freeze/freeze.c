@@ -28,6 +28,18 @@ struct freeze {
 	size_t driven_out;
 };
 
+/* Judges a stopped thread unless that has been done. *judged: it is inside, and what is known of it. */
+static struct err *look(struct freeze *f, struct thread *th, struct judgement *j)
+{
+	*j = (struct judgement){.verdict = OUTSIDE};
+	if (th->rest != REST_STOPPED || th->outside || f->needs_help)
+		return NULL;
+	TRY(judge(&f->threads, th, f->unwinder, &f->moves, j));
+	th->outside = j->verdict == OUTSIDE || j->verdict == MOVABLE;
+	f->needs_help = j->verdict == NOT_KNOWN;
+	return NULL;
+}
+
 /* --- driving out --- */
 
 /* May it leave by itself? Not while it waits for an event; but for a lock, perhaps, when another one has left. */
@@ -64,23 +76,15 @@ static struct err *drive(struct freeze *f, size_t i, struct judgement *j, struct
 	TRY(e);
 	if (d.forked) /* the memory may have got another user */
 		TRY(process__shares_memory(f->threads.p, true));
-	*left = d.end != DRIVE_INSIDE;
 	f->driven_out += d.end == DRIVE_OUT;
+	/* it may have left another way, by an exception for one */
+	struct judgement now;
+	TRY(look(f, &f->threads.v.items[i], &now));
+	*left = now.verdict != INSIDE && !f->needs_help;
+	err__free(now.why);
 	if (*left)
 		return NULL;
 	keep(why, err__new(ERR_RETRY, 0, NULL, NULL, "%s; let run alone, %s", err__text(j->why), d.why));
-	return NULL;
-}
-
-/* Judges a stopped thread unless that has been done. *judged: it is inside, and what is known of it. */
-static struct err *look(struct freeze *f, struct thread *th, struct judgement *j)
-{
-	*j = (struct judgement){.verdict = OUTSIDE};
-	if (th->rest != REST_STOPPED || th->outside || f->needs_help)
-		return NULL;
-	TRY(judge(&f->threads, th, f->unwinder, &f->moves, j));
-	th->outside = j->verdict == OUTSIDE || j->verdict == MOVABLE;
-	f->needs_help = j->verdict == NOT_KNOWN;
 	return NULL;
 }
 

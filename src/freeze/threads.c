@@ -73,7 +73,7 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 	if (thread_view__waits_for_vfork(&th->view))
 		return not_now(t, th, NULL, "it waits for its vfork child, which runs in the same memory");
 	if (ranges__have(opt->inside, opt->n_inside, th->view.pc))
-		return not_now(t, th, NULL, "it is inside the code to be replaced");
+		return may_be_stopped(t, th, "it is inside the code to be replaced");
 	if (opt->strict && th->view.state == THREAD_SLEEPING)
 		return may_be_stopped(t, th, "it sleeps in a call that a stop would disturb");
 
