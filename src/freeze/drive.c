@@ -42,18 +42,23 @@ static struct err *arm(const struct threads *t, const struct judgement *j)
 	return write_word(p, j->slot, pad_of(park).v);
 }
 
-/* Puts the return address back if it still is the pad's, and gives the record up. Nobody needs it any more then. */
-static struct err *disarm(const struct threads *t, bool put_back)
+/* Puts the return address back where it still is the pad's. (Who has just returned to the pad does the same.) */
+static struct err *put_back(const struct threads *t)
 {
 	const struct hand_place *park = t->opt->park;
 	struct arch_park_record record;
 	uint64_t word = 0;
 	TRY(process__read(t->p, hand_place__record(park), &record, sizeof(record)));
-	/* a stack that is gone is no error */
 	ERR_CLEANUP struct err *gone = process__read(t->p, taddr(record.slot), &word, sizeof(word));
-	if (put_back && !gone && word == pad_of(park).v)
-		TRY(write_word(t->p, taddr(record.slot), record.original));
-	return write_word(t->p, original_of(park), 0);
+	if (gone || word != pad_of(park).v)
+		return NULL; /* a stack that is not there any more is no error */
+	return write_word(t->p, taddr(record.slot), record.original);
+}
+
+/* Nobody needs the record any more. */
+static struct err *disarm(const struct threads *t)
+{
+	return write_word(t->p, original_of(t->opt->park), 0);
 }
 
 static struct err *needs_it(const struct threads *t, const struct thread *th)
@@ -61,23 +66,7 @@ static struct err *needs_it(const struct threads *t, const struct thread *th)
 	return process__err(t->p, th->tid, ERR_RETRY, 0, NULL, "it is on the way out that was laid for it");
 }
 
-/* ERR_RETRY if a stopped thread is at the first instruction of the pad, or was when a signal came; or if that
- * cannot be told. */
-static struct err *not_at_pad(const struct threads *t, const struct thread *th, struct unwinder *u)
-{
-	struct frames fr;
-	struct err *e = NULL;
-	unwinder__frames(u, &th->tracee.regs, &fr);
-	for (size_t i = 0; !e && i < fr.v.n; i++)
-		if (fr.v.items[i].activation && fr.v.items[i].pc.v == pad_of(t->opt->park).v)
-			e = needs_it(t, th);
-	if (!e && !fr.complete)
-		e = needs_it(t, th);
-	vec__free(&fr.v);
-	return e;
-}
-
-/* Is the pad's address anywhere on the thread's stacks? */
+/* Is the pad's address anywhere on the thread's stacks, or its PC? */
 static struct err *mentions_pad(const struct threads *t, const struct thread *th, bool *out)
 {
 	const struct arch_regs *r = &th->tracee.regs;
@@ -98,6 +87,32 @@ static struct err *mentions_pad(const struct threads *t, const struct thread *th
 	return NULL;
 }
 
+/* ERR_RETRY if a thread is at the first instruction of the pad, or was when a signal came; or if that cannot be told.
+ * The word that led there has been put back. */
+static struct err *not_at_pad(const struct threads *t, const struct thread *th, struct unwinder *u, bool *needs_help)
+{
+	struct frames fr;
+	struct err *e = NULL;
+	bool mentions = false;
+	TRY(mentions_pad(t, th, &mentions));
+	if (!mentions)
+		return NULL;
+	if (th->rest != REST_STOPPED)
+		return needs_it(t, th);
+	if (!u) {
+		*needs_help = true;
+		return NULL;
+	}
+	unwinder__frames(u, &th->tracee.regs, &fr);
+	for (size_t i = 0; !e && i < fr.v.n; i++)
+		if (fr.v.items[i].activation && fr.v.items[i].pc.v == pad_of(t->opt->park).v)
+			e = needs_it(t, th);
+	if (!e && !fr.complete)
+		e = needs_it(t, th);
+	vec__free(&fr.v);
+	return e;
+}
+
 struct err *drive__settle(const struct threads *t, struct unwinder *u, bool *needs_help)
 {
 	const struct hand_place *park = t->opt->park;
@@ -108,22 +123,11 @@ struct err *drive__settle(const struct threads *t, struct unwinder *u, bool *nee
 	TRY(process__read(t->p, original_of(park), &original, sizeof(original)));
 	if (!original)
 		return NULL;
-	for (size_t i = 0; i < t->v.n; i++) {
-		const struct thread *th = &t->v.items[i];
-		bool mentions = false;
-		if (th->rest != REST_STOPPED && th->rest != REST_ASLEEP)
-			continue;
-		TRY(mentions_pad(t, th, &mentions));
-		if (mentions && th->rest == REST_ASLEEP)
-			return needs_it(t, th);
-		if (mentions && !u) {
-			*needs_help = true;
-			return NULL;
-		}
-		if (mentions)
-			TRY(not_at_pad(t, th, u));
-	}
-	return disarm(t, true);
+	TRY(put_back(t));
+	for (size_t i = 0; i < t->v.n && !*needs_help; i++)
+		if (t->v.items[i].rest == REST_STOPPED || t->v.items[i].rest == REST_ASLEEP)
+			TRY(not_at_pad(t, &t->v.items[i], u, needs_help));
+	return *needs_help ? NULL : disarm(t);
 }
 
 /* --- the thread --- */
@@ -279,7 +283,10 @@ struct err *drive__out(struct threads *t, size_t index, struct unwinder *u, cons
 		th->rest = REST_GONE;
 		th->seized = false;
 	}
-	if (out->end == DRIVE_INSIDE)
-		TRY(not_at_pad(t, th, u));
-	return disarm(t, out->end == DRIVE_INSIDE);
+	if (out->end == DRIVE_INSIDE) {
+		bool ignored = false;
+		TRY(put_back(t));
+		TRY(not_at_pad(t, th, u, &ignored));
+	}
+	return disarm(t);
 }

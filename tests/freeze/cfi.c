@@ -70,10 +70,10 @@ static void compare(const char *name, vaddr_t pc, const struct cfi_row *row, Dwa
 		struct cfi_rule r = row->reg[reg];
 		cr_assert_eq(dwarf_frame_register(frame, (int)reg, mem, &ops, &n), 0);
 		enum cfi_kind kind = kind_of(mem, ops, n, &number);
-		bool same = r.kind == CFI_UNSPECIFIED ? nothing_said(reg, kind, number)
-						      : r.kind == kind && r.n == number;
-		cr_assert(same, "%s 0x%lx: register %u is %d %ld, libdw says %d %ld", name,
-			  pc, reg, r.kind, r.n, kind, number);
+		bool same =
+		    r.kind == CFI_UNSPECIFIED ? nothing_said(reg, kind, number) : r.kind == kind && r.n == number;
+		cr_assert(same, "%s 0x%lx: register %u is %d %ld, libdw says %d %ld", name, pc, reg, r.kind, r.n, kind,
+			  number);
 	}
 }
 
@@ -154,7 +154,8 @@ static void evaluates(const uint8_t *expr, size_t len, bool good, uint64_t value
 	cr_expect_eq(cfi__evaluate(&f, expr, len, NULL, &out), good);
 	cr_expect(!good || out == value, "is 0x%lx", out);
 }
-#define EVALUATES(value, ...) evaluates((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), true, value)
+#define EVALUATES(value, ...)                                                                                          \
+	evaluates((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), true, value)
 #define REFUSES(...) evaluates((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), false, 0)
 
 Test(cfi, expressions)
