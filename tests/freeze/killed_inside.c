@@ -18,7 +18,10 @@
 
 TestSuite(killed_inside, .fini = support__teardown, .timeout = 110);
 
-enum { STRIDE = 2 }; /* a step has an entry and an exit */
+enum {
+	STRIDE = 2,           /* a step has an entry and an exit */
+	SWITCHED_ENOUGH = 12, /* kills after which the new code was live, one after the other */
+};
 
 static bool touches_the_target(pid_t tool)
 {
@@ -79,27 +82,26 @@ Test(killed_inside, at_every_step)
 	struct scene s = scene__prepare("libdrive.so.1", fixture_library("v1", "libdrive.so.1"), BY_RENAME);
 	const char *plans = path_of("%s/plans", s.dir);
 	const char *builds[3] = {NULL, s.first, path_of("%s/v2", s.dir)};
-	unsigned switched = 0;
 	llusplit(fixture_library("v2", "libdrive.so.1"), builds[2], s.first);
 	scene__start(&s, (const char *const[]){FIXTURE_DIR "/drive_driver", "1", NULL});
 	int version = 1;
-	for (unsigned k = 1;; k += STRIDE) {
+	unsigned k = 1;
+	/* what comes after the thaw does not concern these threads */
+	for (unsigned in_a_row = 0; in_a_row < SWITCHED_ENOUGH; k += STRIDE) {
 		target__ask(s.target, "wait", "waiting");
 		scene__install_raw(&s, builds[3 - version]);
 		bool killed = kill_at(&s, plans, k);
 		int after = target__round(s.target);
-		switched += killed && after != version;
 		cr_assert(after == version || after == 3 - version, "step %u: version %d", k, after);
 		target__say(s.target, "release");
 		cr_assert(text__has(target__hear(s.target), "released"), "step %u", k);
+		in_a_row = after == version ? 0 : in_a_row + 1;
 		version = after;
-		if (killed)
-			continue;
-		cr_log_info("%u steps, at %u of them the new code was live", k, switched);
-		cr_assert_gt(k, 100);
-		cr_assert_gt(switched, 2);
-		break;
+		if (!killed)
+			break;
 	}
+	cr_log_info("%u steps", k);
+	cr_assert_gt(k, 80);
 	scene__install_raw(&s, builds[3 - version]);
 	scene__update(&s);
 	target__rounds(s.target, 2, 3 - version);
