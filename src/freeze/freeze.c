@@ -19,7 +19,7 @@ enum {
 
 struct freeze {
 	struct freeze_options opt;
-	struct trange *inside; /* a copy of what opt.inside refers to */
+	struct trange *inside, *suspects; /* copies of what opt refers to */
 	struct hand_place park;
 	struct threads threads;
 	struct unwinder *unwinder; /* while freezing; borrowed */
@@ -161,6 +161,9 @@ static struct freeze *new_freeze(const struct process *p, const struct freeze_op
 	if (opt->n_inside)
 		f->inside = xmemdup(opt->inside, opt->n_inside * sizeof(*opt->inside));
 	f->opt.inside = f->inside;
+	if (opt->n_suspects)
+		f->suspects = xmemdup(opt->suspects, opt->n_suspects * sizeof(*opt->suspects));
+	f->opt.suspects = f->suspects;
 	if (opt->park) {
 		f->park = *opt->park;
 		f->opt.park = &f->park;
@@ -259,6 +262,7 @@ uint64_t freeze__thaw(struct freeze *f)
 	uint64_t frozen = threads__let_go(&f->threads);
 	vec__free(&f->moves);
 	free(f->inside);
+	free(f->suspects);
 	free(f);
 	return frozen;
 }

@@ -33,6 +33,8 @@ struct freeze_options {
 	size_t n_inside;
 	const struct freeze_function *functions; /* in them, by address; borrowed until the thaw; may be none */
 	size_t n_functions;
+	const struct trange *suspects; /* code whose frames count as inside when they hold an address in there, in a */
+	size_t n_suspects;             /* register or in a word of their own: threads that were moved may; borrowed */
 	const struct hand_place *park; /* whose parking pad to drive threads out by; NULL: none is driven out */
 	int drive_ms;                  /* bound for one thread to leave */
 	pid_t except;                  /* the hand's thread id: never stopped or examined; 0 for none */

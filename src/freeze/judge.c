@@ -18,6 +18,8 @@
 #include "freeze/stack.h"
 #include "inject/proc.h"
 
+enum { FRAME_MAX = 1 << 20 }; /* bytes; of a larger one nothing is known */
+
 const struct freeze_function *functions__at(const struct freeze_options *opt, taddr_t code)
 {
 	size_t lo = 0;
@@ -115,6 +117,46 @@ static bool movable(const struct threads *t, struct thread *th, const struct unw
 	return unwinder__alike(u, code, taddr(code.v + distance));
 }
 
+/* Does a frame of suspect code hold an address inside: in a register, or in a word between its stack pointer and its
+ * caller's? (A system call leaves the PC in rcx.) */
+static bool holds(const struct threads *t, const struct frames *fr, size_t i)
+{
+	const struct freeze_options *opt = t->opt;
+	const struct frame *f = &fr->v.items[i];
+	for (unsigned k = 0; k + 1 < ARCH_DWARF_REGS; k++)
+		if ((f->known >> k & 1) && ranges__have(opt->inside, opt->n_inside, taddr(f->reg[k])))
+			return true;
+	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
+	if (end <= f->sp.v)
+		return false;
+	size_t n = (end - f->sp.v) / 8;
+	if (n > FRAME_MAX / 8)
+		return true; /* for all that is known */
+	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
+	ERR_CLEANUP struct err *e = process__read(t->p, f->sp, words, n * 8);
+	for (size_t k = 0; !e && k < n; k++)
+		if (ranges__have(opt->inside, opt->n_inside, taddr(words[k])))
+			return true;
+	return e != NULL;
+}
+
+/* Frames of code that threads were moved to, which may still know the code that they come from. */
+static void judge_suspects(const struct threads *t, const struct thread *th, const struct frames *fr,
+			   struct judgement *out)
+{
+	const struct freeze_options *opt = t->opt;
+	for (size_t i = 0; i < fr->v.n && out->verdict != INSIDE; i++) {
+		taddr_t code = frame__code(&fr->v.items[i]);
+		if (!ranges__have(opt->suspects, opt->n_suspects, code) || !holds(t, fr, i))
+			continue;
+		out->verdict = INSIDE;
+		out->why = process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
+					"a function that it was moved to, at 0x%" PRIx64
+					", holds an address in the code to be replaced",
+					code.v);
+	}
+}
+
 /* What the frames say, which are all there are. */
 static void judge_frames(const struct threads *t, struct thread *th, const struct unwinder *u, const struct frames *fr,
 			 move_list *moves, struct judgement *out)
@@ -159,6 +201,7 @@ static struct err *unwind(const struct threads *t, struct thread *th, const stru
 		*out = (struct judgement){.verdict = INSIDE, .why = stuck(t, th, fr.stuck_at)};
 	} else {
 		judge_frames(t, th, u, &fr, moves, out);
+		judge_suspects(t, th, &fr, out);
 		/* From another stack the home stack must have been reached, or what is there is not known. */
 		taddr_t sp = fr.v.items[fr.v.n - 1].sp;
 		if (out->verdict != INSIDE && !a->sp_at_home && !trange__has(a->home[0], sp) &&
@@ -183,10 +226,13 @@ struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u
 	    .maps = &t->maps,
 	    .inside = t->opt->inside,
 	    .n_inside = t->opt->n_inside,
+	    .suspects = t->opt->suspects,
+	    .n_suspects = t->opt->n_suspects,
 	};
 	struct stack_answer a;
 	TRY(stack__scan(t->p, &q, &a));
-	bool pc_inside = ranges__have(t->opt->inside, t->opt->n_inside, arch_regs__pc(r));
+	bool pc_inside = ranges__have(t->opt->inside, t->opt->n_inside, arch_regs__pc(r)) ||
+			 ranges__have(t->opt->suspects, t->opt->n_suspects, arch_regs__pc(r));
 	if (a.verdict == STACK_CLEAN && !pc_inside)
 		return NULL;
 	if (!u) {

@@ -72,7 +72,8 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 	const struct freeze_options *opt = t->opt;
 	if (thread_view__waits_for_vfork(&th->view))
 		return not_now(t, th, NULL, "it waits for its vfork child, which runs in the same memory");
-	if (ranges__have(opt->inside, opt->n_inside, th->view.pc))
+	if (ranges__have(opt->inside, opt->n_inside, th->view.pc) ||
+	    ranges__have(opt->suspects, opt->n_suspects, th->view.pc))
 		return may_be_stopped(t, th, "it is inside the code to be replaced");
 	if (opt->strict && th->view.state == THREAD_SLEEPING)
 		return may_be_stopped(t, th, "it sleeps in a call that a stop would disturb");
@@ -89,6 +90,8 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 	    .maps = &t->maps,
 	    .inside = opt->inside,
 	    .n_inside = opt->n_inside,
+	    .suspects = opt->suspects,
+	    .n_suspects = opt->n_suspects,
 	};
 	struct stack_answer a;
 	struct thread_view again;

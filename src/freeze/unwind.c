@@ -258,7 +258,11 @@ void unwinder__frames(struct unwinder *u, const struct arch_regs *regs, struct f
 	u->page = 1;
 	arch_regs__dwarf(regs, f.reg);
 	while (out->v.n < FRAMES_MAX) {
-		struct frame frame = {.pc = taddr(f.reg[REG_RA]), .sp = taddr(f.reg[REG_SP]), .activation = activation};
+		struct frame frame = {.pc = taddr(f.reg[REG_RA]),
+				      .sp = taddr(f.reg[REG_SP]),
+				      .activation = activation,
+				      .known = f.known};
+		memcpy(frame.reg, f.reg, sizeof(frame.reg));
 		enum step s = step(u, &f, &frame, &activation);
 		out->stuck_at = frame.pc;
 		vec__push(&out->v, frame);

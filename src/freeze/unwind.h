@@ -23,6 +23,8 @@ struct frame {
 	taddr_t slot;    /* the word from which the caller's pc was read, if it lies at a fixed place of this frame;
 			    {0}: it was found in another way, or there is no caller */
 	bool activation; /* pc is the next instruction, not a return address */
+	uint64_t reg[ARCH_DWARF_REGS];
+	uint32_t known; /* bit by bit: which of these are known */
 };
 
 struct frames {

@@ -39,8 +39,11 @@ taddr_t arch_regs__pc(const struct arch_regs *r)
 	return taddr(r->user.rip);
 }
 
+/* The syscall instruction leaves the PC in rcx as well (AMD64 manual, volume 3). */
 void arch_regs__set_pc(struct arch_regs *r, taddr_t pc)
 {
+	if (arch_regs__syscall(r) >= 0 && r->user.rcx == r->user.rip)
+		r->user.rcx = pc.v;
 	r->user.rip = pc.v;
 }
 
