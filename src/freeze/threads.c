@@ -7,6 +7,8 @@
  */
 #include "freeze/threads.h"
 
+#include <sys/syscall.h>
+
 #include "freeze/judge.h"
 #include "freeze/stack.h"
 #include "inject/clock.h"
@@ -116,10 +118,16 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 
 /* --- stopping --- */
 
+/* Asleep on its way out: exit(2) does not come back. */
+static bool is_ending(const struct thread_view *v)
+{
+	return v->at_rest && (v->nr == SYS_exit || v->nr == SYS_exit_group);
+}
+
 static struct err *look_at(struct threads *t, struct thread *th)
 {
 	TRY(process__look(t->p, th->tid, &th->view));
-	if (th->view.io_worker || th->tid == t->opt->except) {
+	if (th->view.io_worker || th->tid == t->opt->except || is_ending(&th->view)) {
 		th->rest = REST_IGNORED;
 		return NULL;
 	}
