@@ -109,18 +109,12 @@ void unwinder__free(struct unwinder *u)
  * there nothing is known. */
 struct err *unwinder__current(const struct unwinder *u, bool *out)
 {
-	struct mappings now;
-	TRY(process__maps(u->p, &now));
-	*out = true;
-	for (size_t i = 0; i < u->maps.n && *out; i++) {
-		const struct mapping *a = &u->maps.items[i];
-		const struct mapping *b = u->module_of[i] ? mappings__at(&now, a->range.start) : a;
-		*out = b && a->range.start.v == b->range.start.v && a->range.end.v == b->range.end.v &&
-		       a->offset == b->offset && a->inode == b->inode && a->dev_major == b->dev_major &&
-		       a->dev_minor == b->dev_minor;
-	}
-	mappings__free(&now);
-	return NULL;
+	FREE_CLEANUP const struct mapping **known = xcalloc(u->maps.n, sizeof(struct mapping *));
+	size_t n = 0;
+	for (size_t i = 0; i < u->maps.n; i++)
+		if (u->module_of[i])
+			known[n++] = &u->maps.items[i];
+	return process__still_mapped(u->p, known, n, out);
 }
 
 static bool row_at(const struct unwinder *u, taddr_t code, struct cfi_row *out)
@@ -258,10 +252,8 @@ void unwinder__frames(struct unwinder *u, const struct arch_regs *regs, struct f
 	u->page = 1;
 	arch_regs__dwarf(regs, f.reg);
 	while (out->v.n < FRAMES_MAX) {
-		struct frame frame = {.pc = taddr(f.reg[REG_RA]),
-				      .sp = taddr(f.reg[REG_SP]),
-				      .activation = activation,
-				      .known = f.known};
+		struct frame frame = {
+		    .pc = taddr(f.reg[REG_RA]), .sp = taddr(f.reg[REG_SP]), .activation = activation, .known = f.known};
 		memcpy(frame.reg, f.reg, sizeof(frame.reg));
 		enum step s = step(u, &f, &frame, &activation);
 		out->stuck_at = frame.pc;
