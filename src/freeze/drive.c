@@ -29,6 +29,17 @@ static taddr_t original_of(const struct hand_place *park)
 	return taddr_add(hand_place__record(park), offsetof(struct arch_park_record, original));
 }
 
+/* Is it still the program that has this pad? One that has executed another has other memory there. */
+static struct err *pad_is_there(const struct threads *t)
+{
+	const struct hand_place *park = t->opt->park;
+	uint8_t code[ARCH_PADS_SIZE];
+	TRY(process__read(t->p, park->pads, code, sizeof(code)));
+	if (!arch_pads__match(code, park->pads, hand_place__record(park)))
+		return process__err(t->p, 0, ERR_RETRY, 0, NULL, "it executes another program");
+	return NULL;
+}
+
 static struct err *arm(const struct threads *t, const struct judgement *j)
 {
 	const struct process *p = t->p;
@@ -123,6 +134,7 @@ struct err *drive__settle(const struct threads *t, struct unwinder *u, bool *nee
 	TRY(process__read(t->p, original_of(park), &original, sizeof(original)));
 	if (!original)
 		return NULL;
+	TRY(pad_is_there(t));
 	TRY(put_back(t));
 	for (size_t i = 0; i < t->v.n && !*needs_help; i++)
 		if (t->v.items[i].rest == REST_STOPPED || t->v.items[i].rest == REST_ASLEEP)
@@ -283,6 +295,7 @@ struct err *drive__out(struct threads *t, size_t index, struct unwinder *u, cons
 		th->rest = REST_GONE;
 		th->seized = false;
 	}
+	TRY(pad_is_there(t));
 	if (out->end == DRIVE_INSIDE) {
 		bool ignored = false;
 		TRY(put_back(t));
