@@ -260,8 +260,8 @@ static struct err *stop(struct threads *t, struct thread *th)
 	char call[CALL_NAME_MAX];
 	if (th->tracee.state != TRACEE_RUNNING)
 		return NULL;
-	if (th->view.at_rest && (th->view.state == THREAD_BLOCKED || th->view.nr < 0 ||
-				 restart__class(t->p, th->view.nr, th->view.arg) == RESTART_NEVER)) {
+	if (th->view.at_rest &&
+	    (th->view.state == THREAD_BLOCKED || th->view.nr < 0 || restart__class(t->p, &th->view) == RESTART_NEVER)) {
 		th->let_be = true;
 		return process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
 				    "it is inside the code to be replaced and waits in %s",
