@@ -125,14 +125,35 @@ static const uint8_t pad_init[] = {
     0xcc, 0xcc, 0xcc, 0xcc,             /* 35 */
 };
 
+/* A thread comes here by the `ret` of a function of the library, whose return address was replaced. So the stack
+ * pointer is one word above where that stood, and the first push puts the original there again. From
+ * then on the record is not needed any more. Flags are left alone by all of it. */
+static const uint8_t pad_park[] = {
+    0xff, 0x35, 0,    0,    0,    0, /*  0 push record(%rip) */
+    0x50,                            /*  6 push %rax */
+    0x57,                            /*  7 push %rdi */
+    0x51,                            /*  8 push %rcx: lost in a system call, as r11 is */
+    0x41, 0x53,                      /*  9 push %r11 */
+    0xbf, 0xff, 0xff, 0xff, 0xff,    /* 11 mov $-1,%edi */
+    0xb8, 0x03, 0x00, 0x00, 0x00,    /* 16 mov $3,%eax: __NR_close */
+    0x0f, 0x05,                      /* 21 syscall */
+    0x41, 0x5b,                      /* 23 pop %r11 */
+    0x59,                            /* 25 pop %rcx */
+    0x5f,                            /* 26 pop %rdi */
+    0x58,                            /* 27 pop %rax */
+    0xc3,                            /* 28 ret */
+};
+
 _Static_assert(sizeof(pad_syscall) <= ARCH_PAD_SIGRETURN - ARCH_PAD_SYSCALL, "pads overlap");
 _Static_assert(sizeof(pad_sigreturn) <= ARCH_PAD_EXIT - ARCH_PAD_SIGRETURN, "pads overlap");
 _Static_assert(sizeof(pad_exit) <= ARCH_PAD_BATCH - ARCH_PAD_EXIT, "pads overlap");
 _Static_assert(sizeof(pad_batch) <= ARCH_PAD_INIT - ARCH_PAD_BATCH, "pads overlap");
-_Static_assert(sizeof(pad_init) <= ARCH_PADS_SIZE - ARCH_PAD_INIT, "pads overlap");
+_Static_assert(sizeof(pad_init) < ARCH_PAD_PARK - ARCH_PAD_INIT, "pads overlap");
+_Static_assert(sizeof(pad_park) == ARCH_PAD_PARK_END - ARCH_PAD_PARK, "the parking pad ends where it is said to");
+_Static_assert(ARCH_PAD_PARK_END <= ARCH_PADS_SIZE, "pads overlap");
 _Static_assert(sizeof(struct arch_batch_entry) == 64, "the batch pad steps by 64 bytes");
 
-void arch_pads__write(uint8_t *out, vaddr_t at, const struct arch_init_args *init)
+void arch_pads__write(uint8_t *out, vaddr_t at, const struct arch_pads_args *args)
 {
 	memset(out, 0xcc, ARCH_PADS_SIZE);
 	memcpy(out + ARCH_PAD_SYSCALL, pad_syscall, sizeof(pad_syscall));
@@ -143,16 +164,27 @@ void arch_pads__write(uint8_t *out, vaddr_t at, const struct arch_init_args *ini
 	uint8_t *p = out + ARCH_PAD_INIT;
 	vaddr_t here = at + ARCH_PAD_INIT;
 	memcpy(p, pad_init, sizeof(pad_init));
-	put32(p + 10, rel(init->table, here + 14));
-	put32(p + 15, init->table_len);
-	if (init->next) {
+	put32(p + 10, rel(args->table, here + 14));
+	put32(p + 15, args->table_len);
+	if (args->next) {
 		p[34] = 0xe9; /* jmp next */
-		put32(p + 35, rel(init->next, here + 39));
+		put32(p + 35, rel(args->next, here + 39));
 	}
+	memcpy(out + ARCH_PAD_PARK, pad_park, sizeof(pad_park));
+	put32(out + ARCH_PAD_PARK + 2, rel(args->record, at + ARCH_PAD_PARK + 6));
 }
 
 /* DWARF register numbers of the psABI (figure 3.36): 7 is rsp, 16 the return address. */
-enum { DW_CFA_def_cfa = 0x0c, DW_CFA_offset = 0x80, DW_CFA_def_cfa_expression = 0x0f };
+enum {
+	DW_CFA_advance_loc = 0x40,
+	DW_CFA_offset = 0x80,
+	DW_CFA_restore = 0xc0,
+	DW_CFA_def_cfa = 0x0c,
+	DW_CFA_def_cfa_offset = 0x0e,
+	DW_CFA_def_cfa_expression = 0x0f,
+	DW_CFA_expression = 0x10,
+	DW_CFA_val_expression = 0x16
+};
 enum {
 	DW_OP_breg7 = 0x77,
 	DW_OP_breg16 = 0x80,
@@ -216,6 +248,55 @@ struct arch_cfi arch_cfi__lazy_head(void)
 	    DW_OP_plus,
 	};
 	return (struct arch_cfi){ops, sizeof(ops)};
+}
+
+static uint8_t *put_sleb(uint8_t *p, int64_t v)
+{
+	for (;;) {
+		uint8_t byte = v & 0x7f;
+		v >>= 7;
+		if ((v == 0 && !(byte & 0x40)) || (v == -1 && (byte & 0x40))) {
+			*p++ = byte;
+			return p;
+		}
+		*p++ = byte | 0x80;
+	}
+}
+
+/* A return address that leads to the pad is looked up one byte in front of it, while rip (register 16) is the address
+ * itself. There the stack is as the caller will find it, so the CFA (the caller's stack pointer, by
+ * its usual meaning) would be that of the function that returns to the pad. Unwinders tell frames apart by
+ * it (libgcc, unwind.inc, _Unwind_RaiseException_Phase2), so it is one more, and rsp (7) is
+ * given by itself. DW_CFA_restore is not used for the return address: to libgcc it means "not saved". */
+size_t arch_cfi__park(uint8_t *out, int64_t record)
+{
+	static const uint8_t head[] = {
+	    DW_CFA_def_cfa,        7,  1,                 /* CFA = rsp + 1 */
+	    DW_CFA_val_expression, 7,  2, DW_OP_breg7, 0, /* rsp = rsp */
+	    DW_CFA_expression,     16,                    /* return address at rip + record */
+	};
+	static const uint8_t tail[] = {
+	    DW_CFA_advance_loc | 7,  DW_CFA_def_cfa_offset, 8, /*  6 original pushed: as at any function's entry */
+	    DW_CFA_restore | 7,      DW_CFA_offset | 16,    1,
+	    DW_CFA_advance_loc | 1,  DW_CFA_def_cfa_offset, 16, /*  7 rax pushed */
+	    DW_CFA_advance_loc | 1,  DW_CFA_def_cfa_offset, 24, /*  8 rdi */
+	    DW_CFA_advance_loc | 1,  DW_CFA_def_cfa_offset, 32, /*  9 rcx */
+	    DW_CFA_advance_loc | 2,  DW_CFA_def_cfa_offset, 40, /* 11 r11 */
+	    DW_CFA_advance_loc | 14, DW_CFA_def_cfa_offset, 32, /* 25 r11 popped */
+	    DW_CFA_advance_loc | 1,  DW_CFA_def_cfa_offset, 24, /* 26 rcx */
+	    DW_CFA_advance_loc | 1,  DW_CFA_def_cfa_offset, 16, /* 27 rdi */
+	    DW_CFA_advance_loc | 1,  DW_CFA_def_cfa_offset, 8,  /* 28 rax */
+	};
+	uint8_t expression[12] = {DW_OP_breg16};
+	size_t len = (size_t)(put_sleb(expression + 1, record) - expression);
+	uint8_t *p = out;
+	memcpy(p, head, sizeof(head));
+	p += sizeof(head);
+	*p++ = (uint8_t)len;
+	memcpy(p, expression, len);
+	p += len;
+	memcpy(p, tail, sizeof(tail));
+	return (size_t)(p - out) + sizeof(tail);
 }
 
 uint8_t arch_cfi__return_register(void)

@@ -7,153 +7,249 @@
  */
 #include "freeze/freeze.h"
 
-#include <inttypes.h>
-
-#include "freeze/stack.h"
-#include "freeze/threads.h"
-#include "freeze/unwind.h"
+#include "freeze/drive.h"
+#include "freeze/judge.h"
+#include "inject/clock.h"
 #include "inject/proc.h"
+
+enum {
+	ATTEMPTS_MAX = 5,     /* when what is mapped changes all the time */
+	DRIVE_ALL_FACTOR = 8, /* times drive_ms: for all threads that are driven out in one freeze */
+};
 
 struct freeze {
 	struct freeze_options opt;
-	struct trange *inside; /* a copy of what opt.inside refers to */
+	struct trange *inside, *suspects; /* copies of what opt refers to */
+	struct hand_place park;
 	struct threads threads;
+	struct unwinder *unwinder; /* while freezing; borrowed */
+	bool needs_help;           /* an unwinder is needed, or a newer one */
+	move_list moves;
+	size_t driven_out;
 };
 
-/* The unwinder and the mappings that it refers to. */
-struct help {
-	struct mappings maps;
-	struct unwinder *unwinder;
-};
-
-static void help_free(struct help *h)
+/* Judges a stopped thread unless that has been done. *judged: it is inside, and what is known of it. */
+static struct err *look(struct freeze *f, struct thread *th, struct judgement *j)
 {
-	unwinder__free(h->unwinder);
-	mappings__free(&h->maps);
-}
-
-static struct err *help_get(const struct process *p, struct help *h)
-{
-	TRY(process__maps(p, &h->maps));
-	return unwinder__new(p, &h->maps, &h->unwinder);
-}
-
-static struct err *inside(const struct process *p, const struct thread *th, const char *why, taddr_t at)
-{
-	int64_t nr = arch_regs__syscall(&th->tracee.regs);
-	if (nr >= 0)
-		return process__err(p, th->tid, ERR_RETRY, 0, NULL, "%s at 0x%" PRIx64 " (in system call %" PRId64 ")",
-				    why, at.v, nr);
-	return process__err(p, th->tid, ERR_RETRY, 0, NULL, "%s at 0x%" PRIx64, why, at.v);
-}
-
-/* Words were found on the stack of a stopped thread; are they part of a live frame? */
-static struct err *unwind(const struct freeze *f, const struct thread *th, const struct stack_answer *a,
-			  struct unwinder *u)
-{
-	const struct process *p = f->threads.p;
-	struct frames fr;
-	struct err *e = NULL;
-	unwinder__frames(u, th->tid, &th->tracee.regs, &fr);
-	for (size_t i = 0; !e && i < fr.v.n; i++) {
-		/* a return address belongs to the call before it */
-		taddr_t pc = taddr(fr.v.items[i].pc.v - (fr.v.items[i].activation ? 0 : 1));
-		if (ranges__have(f->opt.inside, f->opt.n_inside, pc))
-			e = inside(p, th, "it will return into the code to be replaced", pc);
-	}
-	if (!e && !fr.complete)
-		e = inside(p, th, "addresses in the code to be replaced are on its stack, which cannot be unwound",
-			   fr.stuck_at);
-	/* From another stack the home stack must have been reached, or what is there is not known. */
-	if (!e && !a->sp_at_home) {
-		taddr_t sp = fr.v.items[fr.v.n - 1].sp;
-		if (!trange__has(a->home[0], sp) && !trange__has(a->home[1], sp))
-			e = inside(p, th, "addresses in the code to be replaced are on a stack that it has left",
-				   a->word_at);
-	}
-	vec__free(&fr.v);
-	return e;
-}
-
-/* Is a stopped thread outside? *needs_help: cannot be told without the unwinder. */
-static struct err *check(const struct freeze *f, const struct thread *th, struct unwinder *u, bool *needs_help)
-{
-	const struct arch_regs *r = &th->tracee.regs;
-	taddr_t pc = arch_regs__pc(r);
-	if (ranges__have(f->opt.inside, f->opt.n_inside, pc))
-		return inside(f->threads.p, th, "it is inside the code to be replaced", pc);
-	struct stack_query q = {
-	    .first = th->tid == process__pid(f->threads.p),
-	    .sp = arch_regs__sp(r),
-	    .thread_pointer = arch_regs__thread_pointer(r),
-	    .maps = &f->threads.maps,
-	    .inside = f->opt.inside,
-	    .n_inside = f->opt.n_inside,
-	};
-	struct stack_answer a;
-	TRY(stack__scan(f->threads.p, &q, &a));
-	if (a.verdict == STACK_CLEAN)
+	*j = (struct judgement){.verdict = OUTSIDE};
+	if (th->rest != REST_STOPPED || th->outside || f->needs_help)
 		return NULL;
-	if (u)
-		return unwind(f, th, &a, u);
-	*needs_help = true;
+	TRY(judge(&f->threads, th, f->unwinder, &f->moves, j));
+	th->outside = j->verdict == OUTSIDE || j->verdict == MOVABLE;
+	f->needs_help = j->verdict == NOT_KNOWN;
 	return NULL;
 }
 
-static struct err *attempt(struct freeze *f, struct unwinder *u, bool *needs_help)
+/* --- driving out --- */
+
+/* May it leave by itself? Not while it waits for an event; but for a lock, perhaps, when another one has left. */
+static bool can_leave(const struct freeze *f, const struct judgement *j, bool others_left)
 {
-	*needs_help = false;
-	TRY(threads__bring_to_rest(&f->threads));
-	for (size_t i = 0; i < f->threads.v.n && !*needs_help; i++)
-		if (f->threads.v.items[i].rest == REST_STOPPED)
-			TRY(check(f, &f->threads.v.items[i], u, needs_help));
+	return f->opt.park && j->slot.v && j->back.v && j->runs && (!j->waits || others_left);
+}
+
+/* Can it be said already that it will not? */
+static bool hopeless(const struct freeze *f, const struct judgement *j)
+{
+	return j->verdict == INSIDE && !can_leave(f, j, true);
+}
+
+/* Keeps the last reason. */
+static void keep(struct err **why, struct err *e)
+{
+	err__free(*why);
+	*why = e;
+}
+
+/* Drives one thread out; *why: what became of it if it is still inside. */
+static struct err *drive(struct freeze *f, size_t i, struct judgement *j, struct err **why, bool *left)
+{
+	struct drive d;
+	*left = false;
+	struct err *e = drive__out(&f->threads, i, f->unwinder, j, &d);
+	if (e && err__kind(e) == ERR_REFUSED) { /* not this thread: then it is inside, and that is all */
+		err__free(e);
+		keep(why, j->why);
+		j->why = NULL;
+		return NULL;
+	}
+	TRY(e);
+	if (d.forked) /* the memory may have got another user */
+		TRY(process__shares_memory(f->threads.p, true));
+	f->driven_out += d.end == DRIVE_OUT;
+	/* it may have left another way, by an exception for one */
+	struct judgement now;
+	TRY(look(f, &f->threads.v.items[i], &now));
+	*left = now.verdict != INSIDE && !f->needs_help;
+	err__free(now.why);
+	if (*left)
+		return NULL;
+	keep(why, err__new(ERR_RETRY, 0, NULL, NULL, "%s; let run alone, %s", err__text(j->why), d.why));
 	return NULL;
 }
 
-static struct freeze *new_freeze(const struct process *p, const struct freeze_options *opt)
+/* One pass over all threads. Without `drives` the first that will not leave ends it. */
+static struct err *pass(struct freeze *f, bool drives, bool others_left, struct err **why, bool *progress)
+{
+	for (size_t i = 0; i < f->threads.v.n && !f->needs_help; i++) {
+		struct judgement j;
+		bool left = false;
+		struct err *e = NULL;
+		TRY(look(f, &f->threads.v.items[i], &j));
+		if (j.verdict != INSIDE)
+			continue;
+		if (!drives && hopeless(f, &j))
+			return j.why;
+		if (drives && can_leave(f, &j, others_left))
+			e = drive(f, i, &j, why, &left);
+		else
+			keep(why, err__new(ERR_RETRY, 0, NULL, NULL, "%s", err__text(j.why)));
+		err__free(j.why);
+		TRY(e);
+		*progress = *progress || left;
+	}
+	return NULL;
+}
+
+/* Until no stopped thread is inside, or all has been tried. */
+static struct err *clear(struct freeze *f)
+{
+	uint64_t deadline = clock_deadline(f->opt.drive_ms * DRIVE_ALL_FACTOR);
+	bool others_left = false;
+	for (;;) {
+		struct err *why = NULL;
+		bool progress = false;
+		struct err *e = pass(f, false, others_left, &why, &progress);
+		if (!e && why && !f->needs_help) {
+			keep(&why, NULL);
+			e = pass(f, true, others_left, &why, &progress);
+			/* those who left may have made threads */
+			if (!e && progress)
+				e = threads__complete(&f->threads);
+		}
+		bool done = !why && !progress;
+		if (e || done || f->needs_help) {
+			err__free(why);
+			return e;
+		}
+		if (!progress || clock_ns() > deadline)
+			return why;
+		err__free(why);
+		others_left = true;
+	}
+}
+
+/* --- the freeze --- */
+
+static struct err *attempt(struct freeze *f)
+{
+	TRY(threads__bring_to_rest(&f->threads));
+	if (f->unwinder) {
+		bool current = false;
+		TRY(unwinder__current(f->unwinder, &current));
+		f->needs_help = !current;
+	}
+	if (!f->needs_help)
+		TRY(drive__settle(&f->threads, f->unwinder, &f->needs_help));
+	return f->needs_help ? NULL : clear(f);
+}
+
+static struct freeze *new_freeze(const struct process *p, const struct freeze_options *opt, struct unwinder *u)
 {
 	struct freeze *f = xcalloc(1, sizeof(*f));
 	f->opt = *opt;
 	if (opt->n_inside)
 		f->inside = xmemdup(opt->inside, opt->n_inside * sizeof(*opt->inside));
 	f->opt.inside = f->inside;
+	if (opt->n_suspects)
+		f->suspects = xmemdup(opt->suspects, opt->n_suspects * sizeof(*opt->suspects));
+	f->opt.suspects = f->suspects;
+	if (opt->park) {
+		f->park = *opt->park;
+		f->opt.park = &f->park;
+	}
 	f->threads.p = p;
 	f->threads.opt = &f->opt;
+	f->unwinder = u;
 	return f;
 }
 
 struct err *freeze__begin(const struct process *p, const struct freeze_options *opt, struct freeze **out)
 {
-	struct help help = {0};
-	bool needs_help = false;
+	struct unwinder *u = NULL;
 	TRY(process__shares_memory(p, true));
-	for (;;) {
-		struct freeze *f = new_freeze(p, opt);
-		struct err *e = attempt(f, help.unwinder, &needs_help);
-		if (!e && !needs_help) {
-			help_free(&help);
+	for (int n = 0; n < ATTEMPTS_MAX; n++) {
+		struct freeze *f = new_freeze(p, opt, u);
+		struct err *e = attempt(f);
+		bool again = !e && f->needs_help;
+		f->unwinder = NULL;
+		if (!e && !again) {
+			unwinder__free(u);
 			*out = f;
 			return NULL;
 		}
 		(void)freeze__thaw(f);
-		if (!e)
-			e = help_get(p, &help);
-		if (e) {
-			help_free(&help);
-			return e;
-		}
+		unwinder__free(u);
+		u = NULL;
+		if (again)
+			e = unwinder__new(p, &u);
+		TRY(e);
 	}
+	unwinder__free(u);
+	return process__err(p, 0, ERR_RETRY, 0, NULL, "what is mapped in it changes all the time");
 }
 
 void freeze__stats(const struct freeze *f, struct freeze_stats *out)
 {
-	*out = (struct freeze_stats){0};
+	*out = (struct freeze_stats){.driven_out = f->driven_out};
 	for (size_t i = 0; i < f->threads.v.n; i++) {
 		enum rest r = f->threads.v.items[i].rest;
 		out->threads += r != REST_GONE && r != REST_IGNORED;
 		out->stopped += r == REST_STOPPED;
 		out->asleep += r == REST_ASLEEP;
 	}
+	/* the moves of a thread stand together */
+	for (size_t i = 0; i < f->moves.n; i++)
+		out->moved += i == 0 || f->moves.items[i].tid != f->moves.items[i - 1].tid;
+}
+
+/* --- moving --- */
+
+static struct err *move_pc(struct freeze *f, const struct move *m)
+{
+	for (size_t i = 0; i < f->threads.v.n; i++) {
+		struct thread *th = &f->threads.v.items[i];
+		if (th->tid != m->tid || th->rest != REST_STOPPED)
+			continue;
+		/* A system call to be made again begins two bytes before the PC, there as here: the bytes are the
+		 * same. So the kernel may take the PC back after this as well. */
+		struct arch_regs r = th->tracee.regs;
+		if (arch_regs__pc(&r).v != m->from.v)
+			return NULL;
+		arch_regs__set_pc(&r, m->to);
+		return tracee__set_regs(&th->tracee, &r);
+	}
+	return NULL;
+}
+
+static struct err *move_return(const struct freeze *f, const struct move *m)
+{
+	uint64_t word = 0;
+	TRY(process__read(f->threads.p, m->slot, &word, sizeof(word)));
+	if (word != m->from.v)
+		return NULL; /* nobody but us can have changed it; then better not */
+	return process__write(f->threads.p, m->slot, &m->to.v, sizeof(m->to.v));
+}
+
+struct err *freeze__move(struct freeze *f, size_t *moved)
+{
+	*moved = 0;
+	for (size_t i = 0; i < f->moves.n; i++) {
+		const struct move *m = &f->moves.items[i];
+		TRY(m->slot.v ? move_return(f, m) : move_pc(f, m));
+		*moved += i + 1 == f->moves.n || m[1].tid != m->tid;
+	}
+	return NULL;
 }
 
 struct err *freeze__slept_on(const struct freeze *f, bool *out)
@@ -164,7 +260,9 @@ struct err *freeze__slept_on(const struct freeze *f, bool *out)
 uint64_t freeze__thaw(struct freeze *f)
 {
 	uint64_t frozen = threads__let_go(&f->threads);
+	vec__free(&f->moves);
 	free(f->inside);
+	free(f->suspects);
 	free(f);
 	return frozen;
 }

@@ -5,31 +5,59 @@
  * its PC is outside and no word between its stack pointer and the end of its stack lies in the
  * ranges, or when unwinding (freeze/unwind.h) proves that the words found are stale. What cannot be
  * decided counts as inside.
+ *
+ * A stopped thread that is inside need not stay so:
+ *
+ *     moved        all its frames there are in functions that the new code has as well, byte by byte but for
+ *                  references. It may stay where it is: once the new code is live, freeze__move() leads its
+ *                  PC and return addresses to the same places of the new code.
+ *     driven out   it runs, all others standing still, until it has left by itself (freeze/drive.h).
  */
 #ifndef LLU_FREEZE_FREEZE_H
 #define LLU_FREEZE_FREEZE_H
 
+#include "inject/hand.h"
 #include "inject/process.h"
 
 struct freeze;
 
+/* A function of the code that must be left. */
+struct freeze_function {
+	struct trange range;
+	taddr_t successor; /* where the new code has the same bytes but for references; {0}: it has not */
+	const char *name;  /* for messages, or NULL */
+};
+
 struct freeze_options {
 	const struct trange *inside; /* executable ranges that must be left; borrowed */
 	size_t n_inside;
-	pid_t except; /* the hand's thread id: never stopped or examined; 0 for none */
-	bool strict;  /* stop sleepers too */
-	int stop_ms;  /* bound for one thread to stop */
+	const struct freeze_function *functions; /* in them, by address; borrowed until the thaw; may be none */
+	size_t n_functions;
+	const struct trange *suspects; /* code whose frames count as inside when they hold an address in there, in a */
+	size_t n_suspects;             /* register or in a word of their own: threads that were moved may; borrowed */
+	const struct hand_place *park; /* whose parking pad to drive threads out by; NULL: none is driven out */
+	int drive_ms;                  /* bound for one thread to leave */
+	pid_t except;                  /* the hand's thread id: never stopped or examined; 0 for none */
+	bool strict;                   /* stop sleepers too */
+	int stop_ms;                   /* bound for one thread to stop */
 };
 
 struct freeze_stats {
 	size_t threads, stopped, asleep;
+	size_t moved;      /* of those stopped: are to be moved, or have been */
+	size_t driven_out; /* likewise: had to be driven out */
 };
 
 /* Freezes. On success the stopped threads stay so until freeze__thaw(). ERR_RETRY (text: which thread is
- * inside, in which system call if any, or did not stop) leaves every thread running as before.
+ * inside, in which function and which system call if any, or did not stop) leaves every thread running as before.
  * Also ERR_GONE, ERR_BUSY (a debugger came), ERR_PERMISSION. */
 MUST_CHECK struct err *freeze__begin(const struct process *p, const struct freeze_options *opt, struct freeze **out);
 void freeze__stats(const struct freeze *f, struct freeze_stats *out);
+
+/* When the new code is live, before the thaw: moves the threads that are to be moved; *moved of them. Each word is
+ * looked at before it is changed. Should it end half-way (the tool is killed, or with an error), what was not moved
+ * goes on in the old code, whose bytes are the same and whose calls return to it; the old code must stay mapped. */
+MUST_CHECK struct err *freeze__move(struct freeze *f, size_t *moved);
 
 /* Have all threads that were left asleep slept on since? One that woke has run code of which nothing
  * is known: the commit is safe all the same (slots change one by one, old code stays mapped), but

@@ -95,12 +95,26 @@ static void add_from(struct scan *s, taddr_t sp)
 	add_part(s, sp, ends_at_tp ? taddr(tp) : run.end);
 }
 
-static bool in_ranges(const struct scan *s, uint64_t w)
+/* A return address may be the end of a range, too. */
+static bool leads_into(const struct trange *r, size_t n, uint64_t w)
 {
-	for (size_t i = 0; i < s->q->n_inside; i++)
-		if (w >= s->q->inside[i].start.v && w <= s->q->inside[i].end.v)
+	for (size_t i = 0; i < n; i++)
+		if (w >= r[i].start.v && w <= r[i].end.v)
 			return true;
 	return false;
+}
+
+static bool in_ranges(const struct scan *s, uint64_t w)
+{
+	return leads_into(s->q->inside, s->q->n_inside, w) || leads_into(s->q->suspects, s->q->n_suspects, w);
+}
+
+static void widen(struct scan *s, const struct trange *r, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		s->low = r[i].start.v < s->low ? r[i].start.v : s->low;
+		s->high = r[i].end.v > s->high ? r[i].end.v : s->high;
+	}
 }
 
 /* Does the thread control block of this thread lie here? (psABI 3.4.2: its first word is its own
@@ -176,10 +190,8 @@ struct err *stack__scan(const struct process *p, const struct stack_query *q, st
 {
 	struct scan s = {.p = p, .q = q, .out = out, .low = UINT64_MAX};
 	*out = (struct stack_answer){.verdict = STACK_CLEAN};
-	for (size_t i = 0; i < q->n_inside; i++) {
-		s.low = q->inside[i].start.v < s.low ? q->inside[i].start.v : s.low;
-		s.high = q->inside[i].end.v > s.high ? q->inside[i].end.v : s.high;
-	}
+	widen(&s, q->inside, q->n_inside);
+	widen(&s, q->suspects, q->n_suspects);
 	add_from(&s, q->sp);
 	add_home(&s);
 	for (size_t i = 0; i < s.n_parts; i++)

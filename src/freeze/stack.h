@@ -35,6 +35,8 @@ struct stack_query {
 	const struct mappings *maps;
 	const struct trange *inside;
 	size_t n_inside;
+	const struct trange *suspects; /* words that lead there count as well */
+	size_t n_suspects;
 };
 
 struct stack_answer {

@@ -7,8 +7,9 @@
  */
 #include "freeze/threads.h"
 
-#include <inttypes.h>
+#include <sys/syscall.h>
 
+#include "freeze/judge.h"
 #include "freeze/stack.h"
 #include "inject/clock.h"
 #include "inject/proc.h"
@@ -21,9 +22,10 @@ enum {
 
 static struct err *not_now(const struct threads *t, const struct thread *th, const char *hint, const char *why)
 {
+	char call[CALL_NAME_MAX];
 	if (th->view.at_rest && th->view.nr >= 0)
-		return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s (in system call %" PRId64 ")", why,
-				    th->view.nr);
+		return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s (it waits in %s)", why,
+				    call_name(call, th->view.nr));
 	return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s", why);
 }
 
@@ -57,14 +59,24 @@ static struct err *may_be_stopped(const struct threads *t, const struct thread *
 	return NULL;
 }
 
+/* ", in lib_write": the function that a word found on a stack leads into; the caller frees it. */
+static char *name_of_word(const struct threads *t, taddr_t at)
+{
+	uint64_t word = 0;
+	ERR_CLEANUP struct err *e = at.v ? process__read(t->p, at, &word, sizeof(word)) : NULL;
+	const struct freeze_function *f = !e && word ? functions__at(t->opt, taddr(word - 1)) : NULL;
+	return f && f->name ? xasprintf(", in %s", f->name) : xstrdup("");
+}
+
 /* Looks at a thread that sleeps: REST_ASLEEP if it may be left so, else it stays REST_NONE, to be stopped. */
 static struct err *try_asleep(struct threads *t, struct thread *th)
 {
 	const struct freeze_options *opt = t->opt;
 	if (thread_view__waits_for_vfork(&th->view))
 		return not_now(t, th, NULL, "it waits for its vfork child, which runs in the same memory");
-	if (ranges__have(opt->inside, opt->n_inside, th->view.pc))
-		return not_now(t, th, NULL, "it is inside the code to be replaced");
+	if (ranges__have(opt->inside, opt->n_inside, th->view.pc) ||
+	    ranges__have(opt->suspects, opt->n_suspects, th->view.pc))
+		return may_be_stopped(t, th, "it is inside the code to be replaced");
 	if (opt->strict && th->view.state == THREAD_SLEEPING)
 		return may_be_stopped(t, th, "it sleeps in a call that a stop would disturb");
 
@@ -80,6 +92,8 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 	    .maps = &t->maps,
 	    .inside = opt->inside,
 	    .n_inside = opt->n_inside,
+	    .suspects = opt->suspects,
+	    .n_suspects = opt->n_suspects,
 	};
 	struct stack_answer a;
 	struct thread_view again;
@@ -97,15 +111,23 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 	}
 	if (a.verdict == STACK_UNKNOWN)
 		return may_be_stopped(t, th, "it sleeps on a stack that is not known to be its own");
-	return may_be_stopped(t, th, "addresses in the code to be replaced are on its stack");
+	FREE_CLEANUP char *where = name_of_word(t, a.word_at);
+	FREE_CLEANUP char *why = xasprintf("addresses in the code to be replaced are on its stack%s", where);
+	return may_be_stopped(t, th, why);
 }
 
 /* --- stopping --- */
 
+/* Asleep on its way out: exit(2) does not come back. */
+static bool is_ending(const struct thread_view *v)
+{
+	return v->at_rest && (v->nr == SYS_exit || v->nr == SYS_exit_group);
+}
+
 static struct err *look_at(struct threads *t, struct thread *th)
 {
 	TRY(process__look(t->p, th->tid, &th->view));
-	if (th->view.io_worker || th->tid == t->opt->except) {
+	if (th->view.io_worker || th->tid == t->opt->except || is_ending(&th->view)) {
 		th->rest = REST_IGNORED;
 		return NULL;
 	}
@@ -254,12 +276,11 @@ static struct err *look_for_woken(struct threads *t, size_t *n_woken)
 	return NULL;
 }
 
-struct err *threads__bring_to_rest(struct threads *t)
+/* Until all that there are are at rest. */
+static struct err *stop_all(struct threads *t)
 {
 	size_t n_new = 0;
 	size_t n_woken = 0;
-	TRY(process__maps(t->p, &t->maps));
-	TRY(look_for_new(t, &n_new));
 	uint64_t deadline = clock_deadline(t->opt->stop_ms * ROUNDS);
 	do {
 		size_t ended = count(t, REST_GONE);
@@ -277,6 +298,29 @@ struct err *threads__bring_to_rest(struct threads *t)
 	return NULL;
 }
 
+struct err *threads__bring_to_rest(struct threads *t)
+{
+	size_t n_new = 0;
+	TRY(process__maps(t->p, &t->maps));
+	TRY(look_for_new(t, &n_new));
+	return stop_all(t);
+}
+
+struct err *threads__complete(struct threads *t)
+{
+	size_t n_new = 0;
+	TRY(look_for_new(t, &n_new));
+	return stop_all(t);
+}
+
+static void release(struct thread *th)
+{
+	uint64_t deadline = clock_deadline(STRAY_MS);
+	ERR_CLEANUP struct err *e = th->let_be ? tracee__wait(&th->tracee, deadline) : NULL;
+	if (!th->let_be || th->tracee.state != TRACEE_RUNNING)
+		(void)tracee__release(&th->tracee, deadline);
+}
+
 uint64_t threads__let_go(struct threads *t)
 {
 	size_t strays = 0;
@@ -291,11 +335,11 @@ uint64_t threads__let_go(struct threads *t)
 	/* Threads that were seized but not interrupted, or did not stop in time. Only a stopped thread can be
 	 * let go, so it is waited for; should it take longer still, it is let go when the tool ends. */
 	for (size_t i = 0; strays && i < t->v.n; i++)
-		if (t->v.items[i].seized && t->v.items[i].tracee.state == TRACEE_RUNNING)
+		if (t->v.items[i].seized && t->v.items[i].tracee.state == TRACEE_RUNNING && !t->v.items[i].let_be)
 			tracee__interrupt(&t->v.items[i].tracee);
 	for (size_t i = 0; strays && i < t->v.n; i++)
 		if (t->v.items[i].seized && t->v.items[i].tracee.state == TRACEE_RUNNING)
-			(void)tracee__release(&t->v.items[i].tracee, clock_deadline(STRAY_MS));
+			release(&t->v.items[i]);
 	mappings__free(&t->maps);
 	vec__free(&t->v);
 	return frozen;

@@ -18,7 +18,9 @@ struct thread {
 	pid_t tid;
 	enum rest rest;
 	bool seized;
-	struct thread_view view;     /* when it was last looked at */
+	bool let_be;             /* runs, traced: it must not be interrupted, but stops by itself when its call ends */
+	bool outside;            /* judged since it was stopped, and not to be judged again */
+	struct thread_view view; /* when it was last looked at */
 	struct thread_status status; /* REST_ASLEEP: then */
 	struct tracee tracee;        /* if seized */
 };
@@ -34,6 +36,8 @@ struct threads {
 /* On success every thread of the process is at rest. On error some may be stopped: threads__let_go().
  * ERR_RETRY, ERR_BUSY, ERR_GONE, ERR_PERMISSION as freeze__begin(). */
 MUST_CHECK struct err *threads__bring_to_rest(struct threads *t);
+/* The same again, after threads were let run for a while: for those that are new. */
+MUST_CHECK struct err *threads__complete(struct threads *t);
 /* Lets every stopped thread go on, releases everything; the time from the first stop to the last
  * detach in nanoseconds. */
 uint64_t threads__let_go(struct threads *t);

@@ -1,67 +1,146 @@
-/* Unwinding with libdwfl (see unwind.h and elfutils/libdwfl.h). */
+/* Unwinding, frame by frame (see unwind.h). */
 #include "freeze/unwind.h"
 
-#include <dwarf.h>
-#include <elfutils/libdw.h>
-#include <elfutils/libdwfl.h>
-#include <gelf.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "freeze/cfi.h"
 #include "inject/proc.h"
 
-enum { FRAMES_MAX = 4096, REG_SP = 7 }; /* DWARF register number of rsp: psABI figure 3.36 */
+/* DWARF register numbers: psABI figure 3.36. */
+enum { REG_RBX = 3, REG_RBP = 6, REG_SP = 7, REG_R12 = 12, REG_R15 = 15, REG_RA = ARCH_DWARF_REGS - 1 };
 
-/* A file that was reported to libdwfl. */
+enum { FRAMES_MAX = 4096, VDSO_MAX = 1 << 20 };
+
+/* A file that code is mapped from. */
 struct module {
-	struct trange span;
 	uint32_t dev_major, dev_minor;
-	uint64_t inode;
+	uint64_t inode; /* 0: the vDSO */
+	struct cfi *cfi;
 };
 
 struct unwinder {
 	const struct process *p;
-	const struct mappings *maps;
-	Dwfl *dwfl;
+	struct mappings maps;
 	VEC(struct module) modules;
+	size_t *module_of; /* for each mapping: index + 1, or 0 */
 
-	/* of the thread at hand */
-	pid_t tid;
-	const struct arch_regs *regs;
-	struct frames *out;
-	bool failed;
-	bool expect_sp; /* the frame before says what SP must be now */
-	uint64_t expected_sp;
 	uint64_t page; /* address of what `cache` holds, 1: nothing */
 	uint8_t cache[LLU_PAGE];
 };
 
-/* --- what libdwfl asks for --- */
+/* --- modules --- */
 
-static pid_t next_thread(Dwfl *dwfl, void *arg, void **thread_arg)
+/* The vDSO is no file; its pages are an ELF image, though (vdso(7)). */
+static struct cfi *read_vdso(const struct unwinder *u, const struct mapping *m)
 {
-	struct unwinder *u = arg;
-	(void)dwfl;
-	if (*thread_arg)
-		return 0;
-	*thread_arg = u;
-	return u->tid;
+	size_t len = m->range.end.v - m->range.start.v;
+	if (len > VDSO_MAX)
+		return NULL;
+	FREE_CLEANUP uint8_t *image = xmalloc(len);
+	ERR_CLEANUP struct err *e = process__read(u->p, m->range.start, image, len);
+	return e ? NULL : cfi__read_memory(image, len);
 }
 
-static bool get_thread(Dwfl *dwfl, pid_t tid, void *arg, void **thread_arg)
+static struct cfi *read_file(const struct unwinder *u, const struct mapping *m)
 {
-	struct unwinder *u = arg;
-	(void)dwfl;
-	*thread_arg = u;
-	return tid == u->tid;
+	CLOSE_CLEANUP int fd = -1;
+	ERR_CLEANUP struct err *e = process__open_mapped(u->p, m, &fd);
+	return e ? NULL : cfi__read(fd);
 }
 
-static bool read_word(struct unwinder *u, uint64_t at, Dwarf_Word *result)
+static size_t find_module(const struct unwinder *u, const struct mapping *m)
 {
-	uint64_t page = align_down(at, LLU_PAGE);
-	if (at - page > LLU_PAGE - sizeof(*result)) { /* across two pages */
-		ERR_CLEANUP struct err *e = process__read(u->p, taddr(at), result, sizeof(*result));
+	for (size_t i = 0; i < u->modules.n; i++) {
+		const struct module *mod = &u->modules.items[i];
+		if (mod->inode == m->inode && mod->dev_major == m->dev_major && mod->dev_minor == m->dev_minor)
+			return i + 1;
+	}
+	return 0;
+}
+
+/* Code of no file (made at run time, or a page that was changed and is anonymous now) has no information. */
+static void add_modules(struct unwinder *u)
+{
+	u->module_of = xcalloc(u->maps.n, sizeof(*u->module_of));
+	for (size_t i = 0; i < u->maps.n; i++) {
+		const struct mapping *m = &u->maps.items[i];
+		bool vdso = strcmp(m->path, "[vdso]") == 0;
+		if (!(m->prot & PROT_EXEC) || !(vdso || (m->inode && !m->shared)))
+			continue;
+		u->module_of[i] = find_module(u, m);
+		if (u->module_of[i])
+			continue;
+		struct module mod = {m->dev_major, m->dev_minor, m->inode, vdso ? read_vdso(u, m) : read_file(u, m)};
+		vec__push(&u->modules, mod);
+		u->module_of[i] = u->modules.n;
+	}
+}
+
+struct err *unwinder__new(const struct process *p, struct unwinder **out)
+{
+	struct unwinder *u = xcalloc(1, sizeof(*u));
+	u->p = p;
+	u->page = 1;
+	struct err *e = process__maps(p, &u->maps);
+	if (e) {
+		free(u);
+		return e;
+	}
+	add_modules(u);
+	*out = u;
+	return NULL;
+}
+
+void unwinder__free(struct unwinder *u)
+{
+	if (!u)
+		return;
+	for (size_t i = 0; i < u->modules.n; i++)
+		cfi__free(u->modules.items[i].cfi);
+	vec__free(&u->modules);
+	free(u->module_of);
+	mappings__free(&u->maps);
+	free(u);
+}
+
+/* The files that code is mapped from must be the same, at the same places; what else was mapped does not matter, as
+ * there nothing is known. */
+struct err *unwinder__current(const struct unwinder *u, bool *out)
+{
+	FREE_CLEANUP const struct mapping **known = xcalloc(u->maps.n, sizeof(struct mapping *));
+	size_t n = 0;
+	for (size_t i = 0; i < u->maps.n; i++)
+		if (u->module_of[i])
+			known[n++] = &u->maps.items[i];
+	return process__still_mapped(u->p, known, n, out);
+}
+
+static bool row_at(const struct unwinder *u, taddr_t code, struct cfi_row *out)
+{
+	const struct mapping *m = mappings__at(&u->maps, code);
+	size_t i = m ? u->module_of[m - u->maps.items] : 0;
+	const struct cfi *cfi = i ? u->modules.items[i - 1].cfi : NULL;
+	vaddr_t at = 0;
+	return cfi && cfi__address(cfi, code.v - m->range.start.v + m->offset, &at) && cfi__row(cfi, at, out);
+}
+
+bool unwinder__alike(const struct unwinder *u, taddr_t a, taddr_t b)
+{
+	struct cfi_row x;
+	struct cfi_row y;
+	return row_at(u, a, &x) && row_at(u, b, &y) && cfi_row__equal(&x, &y);
+}
+
+/* --- frames --- */
+
+static bool read_word(void *arg, taddr_t at, uint64_t *out)
+{
+	struct unwinder *u = arg;
+	uint64_t page = align_down(at.v, LLU_PAGE);
+	if (at.v - page > LLU_PAGE - sizeof(*out)) { /* across two pages */
+		ERR_CLEANUP struct err *e = process__read(u->p, at, out, sizeof(*out));
 		return !e;
 	}
 	if (u->page != page) {
@@ -71,280 +150,116 @@ static bool read_word(struct unwinder *u, uint64_t at, Dwarf_Word *result)
 			return false;
 		u->page = page;
 	}
-	memcpy(result, u->cache + (at - page), sizeof(*result));
+	memcpy(out, u->cache + (at.v - page), sizeof(*out));
 	return true;
 }
 
-static bool memory_read(Dwfl *dwfl, Dwarf_Addr addr, Dwarf_Word *result, void *arg)
+/* The CFA: by its usual meaning the stack pointer of the caller. */
+static bool find_cfa(const struct cfi_frame *f, const struct cfi_row *row, uint64_t *out)
 {
-	struct unwinder *u = arg;
-	(void)dwfl;
-	if (read_word(u, addr, result))
-		return true;
-	u->failed = true;
-	return false;
+	if (row->cfa.kind == CFI_VAL_EXPRESSION)
+		return cfi__evaluate(f, row->cfa.expr, row->cfa.len, NULL, out);
+	if (!(f->known >> row->cfa_register & 1))
+		return false;
+	*out = f->reg[row->cfa_register] + (uint64_t)row->cfa.n;
+	return true;
 }
 
-static bool set_initial_registers(Dwfl_Thread *thread, void *arg)
+static bool preserved(unsigned reg)
 {
-	struct unwinder *u = arg;
-	uint64_t regs[ARCH_DWARF_REGS];
-	Dwarf_Word words[ARCH_DWARF_REGS];
-	size_t n = arch_regs__dwarf(u->regs, regs);
-	for (size_t i = 0; i < n; i++)
-		words[i] = regs[i];
-	return dwfl_thread_state_registers(thread, 0, (unsigned)n, words);
+	return reg == REG_RBX || reg == REG_RBP || (reg >= REG_R12 && reg <= REG_R15);
 }
 
-static const Dwfl_Thread_Callbacks thread_callbacks = {
-    .next_thread = next_thread,
-    .get_thread = get_thread,
-    .memory_read = memory_read,
-    .set_initial_registers = set_initial_registers,
-};
+enum found { FOUND, LOST, BROKEN };
 
-/* No search for separate debug files, on disk or in the network: .eh_frame is in the file itself. */
-static int no_debuginfo(Dwfl_Module *mod, void **userdata, const char *name, Dwarf_Addr base, const char *file,
-			const char *link, GElf_Word crc, char **out)
+/* One register of the caller. `slot`: where it was saved, if it was at a fixed place. */
+static enum found find_register(const struct cfi_frame *f, const struct cfi_rule *r, unsigned reg, uint64_t cfa,
+				uint64_t *out, taddr_t *slot)
 {
-	(void)mod, (void)userdata, (void)name, (void)base, (void)file, (void)link, (void)crc, (void)out;
-	return -1;
-}
-
-static int no_elf(Dwfl_Module *mod, void **userdata, const char *name, Dwarf_Addr base, char **file, Elf **elf)
-{
-	(void)mod, (void)userdata, (void)name, (void)base, (void)file, (void)elf;
-	return -1;
-}
-
-static const Dwfl_Callbacks callbacks = {.find_elf = no_elf, .find_debuginfo = no_debuginfo};
-
-/* --- modules --- */
-
-/* From the first to the last byte of the loaded segments, without bias. */
-static bool span_of(int fd, uint64_t *low, uint64_t *high, bool *fixed)
-{
-	*low = UINT64_MAX;
-	*high = 0;
-	Elf *elf = elf_begin(fd, ELF_C_READ, NULL);
-	GElf_Ehdr eh;
-	size_t n = 0;
-	bool good = elf && gelf_getehdr(elf, &eh) && elf_getphdrnum(elf, &n) == 0;
-	for (size_t i = 0; good && i < n; i++) {
-		GElf_Phdr ph;
-		if (!gelf_getphdr(elf, (int)i, &ph) || ph.p_type != PT_LOAD)
-			continue;
-		uint64_t start = align_down(ph.p_vaddr, LLU_PAGE);
-		*low = start < *low ? start : *low;
-		*high = ph.p_vaddr + ph.p_memsz > *high ? ph.p_vaddr + ph.p_memsz : *high;
-	}
-	*fixed = good && eh.e_type == ET_EXEC;
-	elf_end(elf);
-	return good && *high > *low;
-}
-
-/* Reports the file in `fd`, whose first page is mapped by `m`; takes over the fd. */
-static void report(struct unwinder *u, const struct mapping *m, int fd)
-{
-	uint64_t low = 0;
-	uint64_t high = 0;
-	bool fixed = false;
-	if (!span_of(fd, &low, &high, &fixed)) {
-		close(fd);
-		return;
-	}
-	uint64_t bias = fixed ? 0 : m->range.start.v - low;
-	struct module mod = {
-	    .span = {taddr(bias + low), taddr(bias + align_up(high, LLU_PAGE))},
-	    .dev_major = m->dev_major,
-	    .dev_minor = m->dev_minor,
-	    .inode = m->inode,
-	};
-	for (size_t i = 0; i < u->modules.n; i++) {
-		struct trange s = u->modules.items[i].span;
-		if (mod.span.start.v < s.end.v && s.start.v < mod.span.end.v) {
-			close(fd); /* lies in another's span: not an object of the dynamic loader */
-			return;
+	uint64_t at = 0;
+	switch (r->kind) {
+	case CFI_UNSPECIFIED:
+		if (reg == REG_SP) {
+			*out = cfa;
+			return FOUND;
 		}
+		if (!preserved(reg)) /* lost by the calling convention; of the return address: no way to go on */
+			return LOST;
+		/* fallthrough */
+	case CFI_SAME:
+		*out = f->reg[reg];
+		return f->known >> reg & 1 ? FOUND : LOST;
+	case CFI_UNDEFINED:
+		return LOST;
+	case CFI_OFFSET:
+		*slot = taddr(cfa + (uint64_t)r->n);
+		return f->read(f->arg, *slot, out) ? FOUND : BROKEN;
+	case CFI_VAL_OFFSET:
+		*out = cfa + (uint64_t)r->n;
+		return FOUND;
+	case CFI_REGISTER:
+		if (r->n < 0 || r->n >= ARCH_DWARF_REGS || !(f->known >> r->n & 1))
+			return BROKEN;
+		*out = f->reg[r->n];
+		return FOUND;
+	case CFI_EXPRESSION:
+		return cfi__evaluate(f, r->expr, r->len, &cfa, &at) && f->read(f->arg, taddr(at), out) ? FOUND : BROKEN;
+	case CFI_VAL_EXPRESSION:
+		return cfi__evaluate(f, r->expr, r->len, &cfa, out) ? FOUND : BROKEN;
 	}
-	Dwfl_Module *d = dwfl_report_elf(u->dwfl, m->path, m->path, fd, bias, true);
-	if (!d) {
-		close(fd);
-		return;
-	}
-	Dwarf_Addr unused;
-	(void)dwfl_module_eh_cfi(d, &unused); /* now, and not when the process stands still */
-	vec__push(&u->modules, mod);
+	return BROKEN;
 }
 
-/* The vDSO is no file; its pages are an ELF image, though (vdso(7)). */
-static void report_vdso(struct unwinder *u, const struct mapping *m)
+enum step { STEP_ON, STEP_END, STEP_STUCK };
+
+/* From a frame to its caller; *interrupted: the caller was. */
+static enum step step(const struct unwinder *u, struct cfi_frame *f, struct frame *frame, bool *interrupted)
 {
-	size_t len = m->range.end.v - m->range.start.v;
-	FREE_CLEANUP uint8_t *image = xmalloc(len);
-	ERR_CLEANUP struct err *e = process__read(u->p, m->range.start, image, len);
-	if (e)
-		return;
-	int fd = memfd_create("vdso", MFD_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (write(fd, image, len) == (ssize_t)len)
-		report(u, m, fd);
-	else
-		close(fd);
+	struct cfi_row row;
+	uint64_t cfa = 0;
+	struct cfi_frame next = *f;
+	if (!row_at(u, frame__code(frame), &row))
+		return STEP_STUCK;
+	*interrupted = row.signal_frame;
+	if (row.reg[REG_RA].kind == CFI_UNDEFINED)
+		return STEP_END;
+	if (!find_cfa(f, &row, &cfa))
+		return STEP_STUCK;
+	next.known = 0;
+	for (unsigned i = 0; i < ARCH_DWARF_REGS; i++) {
+		taddr_t slot = {0};
+		enum found found = find_register(f, &row.reg[i], i, cfa, &next.reg[i], &slot);
+		if (found == BROKEN)
+			return STEP_STUCK;
+		next.known |= (uint32_t)(found == FOUND) << i;
+		if (i == REG_RA)
+			frame->slot = slot;
+	}
+	if (!(next.known >> REG_RA & 1) || !(next.known >> REG_SP & 1))
+		return STEP_STUCK;
+	/* a caller's stack lies above; only a signal may have come on another one */
+	if (!row.signal_frame && next.reg[REG_SP] < f->reg[REG_SP])
+		return STEP_STUCK;
+	*f = next;
+	return STEP_ON;
 }
 
-static void report_all(struct unwinder *u)
+void unwinder__frames(struct unwinder *u, const struct arch_regs *regs, struct frames *out)
 {
-	for (size_t i = 0; i < u->maps->n; i++) {
-		const struct mapping *m = &u->maps->items[i];
-		char magic[4] = "";
-		int fd = -1;
-		if (strcmp(m->path, "[vdso]") == 0)
-			report_vdso(u, m);
-		if (!m->inode || m->offset || m->shared || !(m->prot & PROT_READ))
-			continue;
-		ERR_CLEANUP struct err *unread = process__read(u->p, m->range.start, magic, sizeof(magic));
-		if (unread || memcmp(magic, ELFMAG, SELFMAG) != 0)
-			continue;
-		ERR_CLEANUP struct err *e = process__open_mapped(u->p, m, &fd);
-		if (!e)
-			report(u, m, fd);
-	}
-}
-
-struct err *unwinder__new(const struct process *p, const struct mappings *maps, struct unwinder **out)
-{
-	struct unwinder *u = xcalloc(1, sizeof(*u));
-	u->p = p;
-	u->maps = maps;
-	u->page = 1;
-	elf_version(EV_CURRENT);
-	u->dwfl = dwfl_begin(&callbacks);
-	if (!u->dwfl) {
-		struct err *e = process__err(p, 0, ERR_SYSTEM, 0, NULL, "dwfl_begin: %s", dwfl_errmsg(-1));
-		unwinder__free(u);
-		return e;
-	}
-	dwfl_report_begin(u->dwfl);
-	report_all(u);
-	if (dwfl_report_end(u->dwfl, NULL, NULL) != 0 ||
-	    !dwfl_attach_state(u->dwfl, NULL, process__pid(p), &thread_callbacks, u)) {
-		struct err *e = process__err(p, 0, ERR_UNREADABLE, 0, NULL, "cannot be unwound: %s", dwfl_errmsg(-1));
-		unwinder__free(u);
-		return e;
-	}
-	*out = u;
-	return NULL;
-}
-
-void unwinder__free(struct unwinder *u)
-{
-	if (!u)
-		return;
-	if (u->dwfl)
-		dwfl_end(u->dwfl);
-	vec__free(&u->modules);
-	free(u);
-}
-
-/* --- frames --- */
-
-/* Is the code at `pc` still that of the file that was reported there? */
-static bool code_of_module(const struct unwinder *u, uint64_t pc)
-{
-	const struct mapping *m = mappings__at(u->maps, taddr(pc));
-	if (!m || !(m->prot & PROT_EXEC))
-		return false;
-	for (size_t i = 0; i < u->modules.n; i++) {
-		const struct module *mod = &u->modules.items[i];
-		if (trange__has(mod->span, taddr(pc)))
-			return mod->inode == m->inode && mod->dev_major == m->dev_major &&
-			       mod->dev_minor == m->dev_minor;
-	}
-	return false;
-}
-
-/* Where the information for `pc` says the caller's stack begins, if it says so by a register and an
- * offset, as compilers do. *known is false where it says so by an expression. */
-static void note_cfa(struct unwinder *u, Dwfl_Frame *state, Dwarf_Frame *frame, bool signal_frame)
-{
-	Dwarf_Op *ops = NULL;
-	size_t n = 0;
-	Dwarf_Word reg = 0;
-	u->expect_sp = false;
-	if (signal_frame || dwarf_frame_cfa(frame, &ops, &n) != 0 || n != 1)
-		return;
-	unsigned number = 0;
-	int64_t offset = 0;
-	if (ops[0].atom >= DW_OP_breg0 && ops[0].atom <= DW_OP_breg31) {
-		number = ops[0].atom - DW_OP_breg0;
-		offset = (int64_t)ops[0].number;
-	} else if (ops[0].atom == DW_OP_bregx) {
-		number = (unsigned)ops[0].number;
-		offset = (int64_t)ops[0].number2;
-	} else {
-		return;
-	}
-	if (dwfl_frame_reg(state, number, &reg) != 0)
-		return;
-	u->expect_sp = true;
-	u->expected_sp = reg + (uint64_t)offset;
-}
-
-/* Has the code at `pc` call frame information? */
-static bool has_cfi(struct unwinder *u, Dwfl_Frame *state, uint64_t pc)
-{
-	Dwarf_Addr bias = 0;
-	Dwarf_Frame *frame = NULL;
-	Dwfl_Module *mod = dwfl_addrmodule(u->dwfl, pc);
-	Dwarf_CFI *cfi = mod && code_of_module(u, pc) ? dwfl_module_eh_cfi(mod, &bias) : NULL;
-	if (!cfi || dwarf_cfi_addrframe(cfi, pc - bias, &frame) != 0)
-		return false;
-	Dwarf_Addr start = 0;
-	Dwarf_Addr end = 0;
-	bool signal_frame = false;
-	if (dwarf_frame_info(frame, &start, &end, &signal_frame) < 0) {
-		free(frame);
-		return false;
-	}
-	note_cfa(u, state, frame, signal_frame);
-	free(frame);
-	return true;
-}
-
-static int on_frame(Dwfl_Frame *state, void *arg)
-{
-	struct unwinder *u = arg;
-	struct frames *out = u->out;
-	Dwarf_Addr pc = 0;
-	Dwarf_Word sp = 0;
-	bool activation = false;
-	bool expect_sp = u->expect_sp;
-	uint64_t expected_sp = u->expected_sp;
-	if (!dwfl_frame_pc(state, &pc, &activation) || dwfl_frame_reg(state, REG_SP, &sp) != 0) {
-		u->failed = true;
-		return DWARF_CB_ABORT;
-	}
-	out->stuck_at = taddr(pc);
-	vec__push(&out->v, (struct frame){taddr(pc), taddr(sp), activation});
-	/* a frame that libdwfl made up from frame pointers shows here */
-	if ((expect_sp && sp != expected_sp) || !has_cfi(u, state, activation ? pc : pc - 1) ||
-	    out->v.n >= FRAMES_MAX) {
-		u->failed = true;
-		return DWARF_CB_ABORT;
-	}
-	return DWARF_CB_OK;
-}
-
-void unwinder__frames(struct unwinder *u, pid_t tid, const struct arch_regs *regs, struct frames *out)
-{
+	struct cfi_frame f = {.known = (1u << ARCH_DWARF_REGS) - 1, .read = read_word, .arg = u};
+	bool activation = true;
 	*out = (struct frames){0};
-	u->tid = tid;
-	u->regs = regs;
-	u->out = out;
-	u->failed = u->expect_sp = false;
 	u->page = 1;
-	int r = dwfl_getthread_frames(u->dwfl, tid, on_frame, u);
-	out->complete = r == 0 && !u->failed && out->v.n > 0;
+	arch_regs__dwarf(regs, f.reg);
+	while (out->v.n < FRAMES_MAX) {
+		struct frame frame = {
+		    .pc = taddr(f.reg[REG_RA]), .sp = taddr(f.reg[REG_SP]), .activation = activation, .known = f.known};
+		memcpy(frame.reg, f.reg, sizeof(frame.reg));
+		enum step s = step(u, &f, &frame, &activation);
+		out->stuck_at = frame.pc;
+		vec__push(&out->v, frame);
+		out->complete = s == STEP_END;
+		if (s != STEP_ON)
+			return;
+	}
 }

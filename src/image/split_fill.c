@@ -67,7 +67,12 @@ static size_t write_eh_frame(const struct vapi_note *v, vaddr_t at, uint8_t *out
 	add_cfi(&b, head, sizeof(head));
 	add_cfi(&b, entry.ops, entry.len);
 	finish_cfi(&b, 0);
-	add_fde(&b, v->text, v->lazy_head, (struct arch_cfi){NULL, 0}, rows);
+	vaddr_t park = v->text + ARCH_PAD_PARK;
+	uint8_t park_ops[ARCH_CFI_PARK_MAX];
+	struct arch_cfi parking = {park_ops, arch_cfi__park(park_ops, (int64_t)(v->scratch + ARCH_PARK_RECORD - park))};
+	add_fde(&b, v->text, park - 1, (struct arch_cfi){NULL, 0}, rows);
+	add_fde(&b, park - 1, v->text + ARCH_PAD_PARK_END, parking, rows);
+	add_fde(&b, v->stubs, v->lazy_head, (struct arch_cfi){NULL, 0}, rows);
 	if (v->n_lazy) {
 		add_fde(&b, v->lazy_head, v->lazy_head + ARCH_STUB_SIZE, arch_cfi__lazy_head(), rows);
 		add_fde(&b, v->lazy_head + ARCH_STUB_SIZE, v->ifunc_returns, arch_cfi__lazy_stub(), rows);
@@ -106,8 +111,8 @@ static void fill_rela(struct split *s)
 void split__fill_text(struct split *s, vaddr_t next_init)
 {
 	const struct vapi_note *v = &s->v;
-	struct arch_init_args init = {v->table, v->table_len, next_init};
-	arch_pads__write(blob__at(&s->rx, v->text), v->text, &init);
+	struct arch_pads_args args = {v->table, v->table_len, next_init, v->scratch + ARCH_PARK_RECORD};
+	arch_pads__write(blob__at(&s->rx, v->text), v->text, &args);
 	for (uint32_t i = 0; i < v->n_slots; i++)
 		arch_stub__write(blob__at(&s->rx, vapi__stub(v, i)), vapi__stub(v, i), vapi__table_slot(v, i));
 	const Elf64_Dyn *got = elf_file__dyn(s->in, DT_PLTGOT);

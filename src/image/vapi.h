@@ -16,7 +16,7 @@
  *     ------------------------ page
  *     RW   .llu.table          one code address for each slot; read-only after DT_INIT
  *          .llu.header         struct vapi_header, a page of its own
- *          .llu.scratch        no bytes in the file: stack and data of the hand
+ *          .llu.scratch        no bytes in the file: stack and data of the hand, record of the parking pad
  *     ------------------------ page
  *     ---  window              no bytes in the file, no permissions: where new images are mapped
  *
@@ -30,7 +30,7 @@
 #include "base/types.h"
 
 #define VAPI_NOTE_NAME "LLU"
-enum { VAPI_NOTE_TYPE = 1, VAPI_VERSION = 1, VAPI_SCRATCH_SIZE = 64 * 1024 };
+enum { VAPI_NOTE_TYPE = 1, VAPI_VERSION = 2, VAPI_SCRATCH_SIZE = 64 * 1024 };
 
 struct vapi_note {
 	uint32_t version; /* VAPI_VERSION */

@@ -28,6 +28,7 @@ enum {
 };
 
 taddr_t arch_regs__pc(const struct arch_regs *r);
+void arch_regs__set_pc(struct arch_regs *r, taddr_t pc);
 taddr_t arch_regs__sp(const struct arch_regs *r);
 /* The thread pointer of the TLS ABI: on x86-64 the thread control block itself. */
 taddr_t arch_regs__thread_pointer(const struct arch_regs *r);
@@ -37,6 +38,10 @@ int64_t arch_regs__syscall(const struct arch_regs *r);
 uint64_t arch_regs__arg(const struct arch_regs *r, int i);
 int64_t arch_regs__result(const struct arch_regs *r);
 void arch_regs__set_result(struct arch_regs *r, int64_t result);
+/* Does it wait in that call, which the kernel is to make again or to continue (one of its own results)? */
+bool arch_regs__interrupted(const struct arch_regs *r);
+/* The name of a system call, or NULL. */
+const char *arch_syscall__name(int64_t nr);
 /* Turns raw registers into cooked ones. */
 void arch_regs__cook(struct arch_regs *r);
 bool arch_regs__equal(const struct arch_regs *a, const struct arch_regs *b);
@@ -68,8 +73,8 @@ bool arch_sigframe__spot(const uint64_t *words, size_t n, taddr_t at, taddr_t *i
 /* Does this text of /proc/PID/task/TID/status say that a shadow stack is in use? */
 bool arch_shadow_stack__on(const char *status);
 
-/* Are these the pads of arch/code.h (ARCH_PADS_SIZE bytes)? */
-bool arch_pads__match(const uint8_t *code);
+/* Are these the pads of arch/code.h (ARCH_PADS_SIZE bytes at `at`), with the record of the parking pad there? */
+bool arch_pads__match(const uint8_t *code, taddr_t at, taddr_t record);
 
 /* The registers by DWARF number, for unwinding; how many. */
 enum { ARCH_DWARF_REGS = 17 };

@@ -39,6 +39,14 @@ taddr_t arch_regs__pc(const struct arch_regs *r)
 	return taddr(r->user.rip);
 }
 
+/* The syscall instruction leaves the PC in rcx as well (AMD64 manual, volume 3). */
+void arch_regs__set_pc(struct arch_regs *r, taddr_t pc)
+{
+	if (arch_regs__syscall(r) >= 0 && r->user.rcx == r->user.rip)
+		r->user.rcx = pc.v;
+	r->user.rip = pc.v;
+}
+
 taddr_t arch_regs__sp(const struct arch_regs *r)
 {
 	return taddr(r->user.rsp);
@@ -68,6 +76,23 @@ int64_t arch_regs__result(const struct arch_regs *r)
 void arch_regs__set_result(struct arch_regs *r, int64_t result)
 {
 	r->user.rax = (uint64_t)result;
+}
+
+bool arch_regs__interrupted(const struct arch_regs *r)
+{
+	int64_t result = arch_regs__result(r);
+	return arch_regs__syscall(r) >= 0 && result <= -KERNEL_ERESTARTSYS && result >= -KERNEL_ERESTART_RESTARTBLOCK;
+}
+
+/* Made from the kernel's own header when the tool is built. */
+static const char *const syscall_names[] = {
+#include "syscall_names.h"
+};
+
+const char *arch_syscall__name(int64_t nr)
+{
+	size_t n = sizeof(syscall_names) / sizeof(syscall_names[0]);
+	return nr >= 0 && (uint64_t)nr < n ? syscall_names[nr] : NULL;
 }
 
 /* What the kernel itself does when no handler is to run (arch/x86/kernel/signal.c,
@@ -279,12 +304,14 @@ bool arch_shadow_stack__on(const char *status)
 	return s && s < v + len;
 }
 
-bool arch_pads__match(const uint8_t *code)
+bool arch_pads__match(const uint8_t *code, taddr_t at, taddr_t record)
 {
-	const struct arch_init_args none = {0};
+	const struct arch_pads_args args = {.record = record.v};
 	uint8_t want[ARCH_PADS_SIZE];
-	arch_pads__write(want, 0, &none);
-	return memcmp(code, want, ARCH_PAD_INIT) == 0; /* behind that come addresses of the library */
+	arch_pads__write(want, at.v, &args);
+	/* the pad between them holds addresses of the library */
+	return memcmp(code, want, ARCH_PAD_INIT) == 0 &&
+	       memcmp(code + ARCH_PAD_PARK, want + ARCH_PAD_PARK, ARCH_PADS_SIZE - ARCH_PAD_PARK) == 0;
 }
 
 /* psABI figure 3.36 */

@@ -11,7 +11,9 @@
  *     | 4 KiB            | batch list; 12 KiB   |               | the borrowed thread, 16 KiB    |
  *     +------------------+----------------------+---------------+--------------------------------+
  *
- * The first word of the scratch memory is 0 when nobody uses it (inject/place.h); the rest may hold anything.
+ * The first word of the scratch memory is 0 when nobody uses it (inject/place.h). Behind it is the record of the
+ * parking pad (struct arch_park_record). The hand's stack begins at its far end and does not come near them. The
+ * rest may hold anything.
  *
  * Law 1 (docs/design.md): from the moment the borrowed thread's registers are changed, it returns
  * to where it was through rt_sigreturn(2) over a frame that is complete before the change, whether
@@ -40,6 +42,11 @@ struct hand_place {
 	taddr_t scratch; /* HAND_SCRATCH_MIN bytes or more, readable and writable, page-aligned */
 	size_t scratch_len;
 };
+
+static inline taddr_t hand_place__record(const struct hand_place *p)
+{
+	return taddr_add(p->scratch, ARCH_PARK_RECORD);
+}
 
 /* Raises the hand: borrows a thread (waiting up to `timeout_ms` for one that may be borrowed) and
  * clones it. When this returns, the borrowed thread is running again, detached, as it was.

@@ -2,8 +2,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/ioctl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -140,6 +142,56 @@ const struct mapping *mappings__at(const struct mappings *m, taddr_t a)
 			hi = mid;
 	}
 	return lo < m->n && trange__has(m->items[lo].range, a) ? &m->items[lo] : NULL;
+}
+
+/* struct procmap_query of linux/fs.h, which is younger than the headers here. */
+struct procmap_query {
+	uint64_t size, query_flags, query_addr;
+	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+	uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
+	uint64_t vma_name_addr, build_id_addr;
+};
+#define LLU_PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
+
+static bool same_mapping(const struct mapping *a, const struct mapping *b)
+{
+	return b && a->range.start.v == b->range.start.v && a->range.end.v == b->range.end.v &&
+	       a->offset == b->offset && a->inode == b->inode && a->dev_major == b->dev_major &&
+	       a->dev_minor == b->dev_minor;
+}
+
+/* False when the kernel cannot be asked. */
+static bool query(int fd, const struct mapping *m, bool *same)
+{
+	struct procmap_query q = {.size = sizeof(q), .query_addr = m->range.start.v};
+	*same = false;
+	if (ioctl(fd, LLU_PROCMAP_QUERY, &q) < 0)
+		return errno == ENOENT; /* nothing is mapped there */
+	const struct mapping now = {.range = {taddr(q.vma_start), taddr(q.vma_end)},
+				    .offset = q.vma_offset,
+				    .inode = q.inode,
+				    .dev_major = q.dev_major,
+				    .dev_minor = q.dev_minor};
+	*same = same_mapping(m, &now);
+	return true;
+}
+
+struct err *process__still_mapped(const struct process *p, const struct mapping *const *m, size_t n, bool *out)
+{
+	CLOSE_CLEANUP int fd = openat(p->dirfd, "maps", O_RDONLY | O_CLOEXEC);
+	struct mappings now;
+	bool answered = fd >= 0;
+	*out = true;
+	for (size_t i = 0; answered && *out && i < n; i++)
+		answered = query(fd, m[i], out);
+	if (answered)
+		return NULL;
+	TRY(process__maps(p, &now));
+	*out = true;
+	for (size_t i = 0; *out && i < n; i++)
+		*out = same_mapping(m[i], mappings__at(&now, m[i]->range.start));
+	mappings__free(&now);
+	return NULL;
 }
 
 /* Is the open file the one that is mapped? (A file system may show other device numbers in stat(2)

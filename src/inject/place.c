@@ -36,7 +36,7 @@ static struct err *check(const struct process *p, const struct hand_place *place
 	mappings__free(&m);
 	if (mapped)
 		TRY(process__read(p, place->pads, code, sizeof(code)));
-	if (!mapped || !arch_pads__match(code))
+	if (!mapped || !arch_pads__match(code, place->pads, hand_place__record(place)))
 		return process__err(p, 0, ERR_REFUSED, 0, NULL, "the pads of the library are not what they should be");
 	return NULL;
 }

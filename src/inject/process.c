@@ -139,8 +139,12 @@ static struct err *check_executable(const struct process *p)
 		if (errno == EACCES || errno == EPERM)
 			return process__err(p, 0, ERR_PERMISSION, errno, "run as root or as the owner of the process",
 					    "its executable may not be read");
-		if (errno == ESRCH || errno == ENOENT)
-			return process__err(p, 0, ERR_GONE, 0, NULL, "the process ended");
+		if (errno == ESRCH || errno == ENOENT) {
+			/* or its first thread alone: then /proc/PID shows nothing of the memory that the others use */
+			TRY(process__alive(p));
+			return process__err(p, 0, ERR_REFUSED, 0, NULL,
+					    "its first thread has ended, without which it cannot be looked at");
+		}
 		return process__err(p, 0, ERR_UNREADABLE, errno, NULL, "its executable cannot be opened");
 	}
 	Elf64_Ehdr h;

@@ -76,6 +76,11 @@ void mappings__free(struct mappings *m);
 /* The mapping that holds `a`, or NULL. */
 const struct mapping *mappings__at(const struct mappings *m, taddr_t a);
 
+/* Are all of these mappings still there as they were read, files and offsets included? Quick where the kernel can be
+ * asked for single mappings (PROCMAP_QUERY, Linux 6.11); else all are read again. */
+MUST_CHECK struct err *process__still_mapped(const struct process *p, const struct mapping *const *m, size_t n,
+					     bool *out);
+
 /* Opens the file behind a mapping read-only through /proc/PID/map_files, also when it is deleted or
  * in another mount namespace; without CAP_CHECKPOINT_RESTORE falls back to its path in the
  * process's root and accepts it only when device and inode agree. The caller closes the fd. */

@@ -11,6 +11,7 @@
 
 enum {
 	STOP_MS = 20,       /* for one thread to stop */
+	DRIVE_MS = 10,      /* for one thread to leave the live code by itself */
 	PAUSE_FIRST_MS = 2, /* between two attempts to freeze, doubled up to */
 	PAUSE_LAST_MS = 100,
 	RANGES_MAX = 16,
@@ -203,31 +204,64 @@ static void list_live_ranges(const struct target *t, const struct group *g, rang
 	}
 }
 
+static int by_start(const void *a, const void *b)
+{
+	const struct freeze_function *x = a, *y = b;
+	return (x->range.start.v > y->range.start.v) - (x->range.start.v < y->range.start.v);
+}
+
+static void list_functions(const struct target *t, const struct group *g, function_list *out)
+{
+	for (size_t i = 0; i < g->n; i++)
+		surgery__functions(target__member(t, g, i)->surgery, out);
+	if (out->n)
+		qsort(out->items, out->n, sizeof(out->items[0]), by_start);
+}
+
+/* What is exchanged while the process stands still. *committed says whether the new code is live, with an error too. */
+static struct err *exchange_frozen(struct target *t, const struct group *g, struct freeze *frozen, struct exchange *x,
+				   bool *committed)
+{
+	struct err *e = exchange__run(x, t->hand, committed);
+	struct freeze_stats threads;
+	freeze__stats(frozen, &threads);
+	threads.moved = 0;
+	if (*committed) { /* a thread that cannot be moved goes on in the old code, which stays mapped */
+		ERR_CLEANUP struct err *unmoved = freeze__move(frozen, &threads.moved);
+	}
+	uint64_t frozen_ns = freeze__thaw(frozen);
+	for (size_t i = 0; i < g->n; i++) {
+		target__member(t, g, i)->threads = threads;
+		target__member(t, g, i)->frozen_ns = frozen_ns;
+	}
+	return e;
+}
+
 static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
 				       struct exchange *x, bool *committed)
 {
 	range_list inside = {0};
+	function_list functions = {0};
 	struct freeze *frozen = NULL;
+	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
 	list_live_ranges(t, g, &inside);
+	list_functions(t, g, &functions);
 	struct freeze_options f = {.inside = inside.items,
 				   .n_inside = inside.n,
+				   .functions = functions.items,
+				   .n_functions = functions.n,
+				   .park = &park,
+				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
 				   .strict = opt->strict,
 				   .stop_ms = STOP_MS};
 	struct err *e = exchange__load(x, t->hand);
 	if (!e)
 		e = freeze__begin(t->process, &f, &frozen);
+	if (!e)
+		e = exchange_frozen(t, g, frozen, x, committed);
 	vec__free(&inside);
-	if (e)
-		return e;
-	e = exchange__run(x, t->hand, committed);
-	struct freeze_stats threads;
-	freeze__stats(frozen, &threads);
-	uint64_t frozen_ns = freeze__thaw(frozen);
-	for (size_t i = 0; i < g->n; i++) {
-		target__member(t, g, i)->threads = threads;
-		target__member(t, g, i)->frozen_ns = frozen_ns;
-	}
+	vec__free(&functions);
 	return e;
 }
 

@@ -26,6 +26,7 @@ enum {
 	TRIES = 6,          /* to find all threads outside */
 	PAUSE_FIRST_MS = 1, /* between them, four times as long each time */
 	SIGNALS_MAX = 64,
+	SEGMENTS_MAX = 16,
 };
 
 struct retire {
@@ -233,17 +234,35 @@ static struct err *ask_runtimes(struct retire *r)
 
 /* ---- threads ---- */
 
+/* The code that runs now, to which threads may have been moved. */
+static void list_live(const struct retire *r, range_list *out)
+{
+	struct image_segment segments[SEGMENTS_MAX];
+	for (size_t i = 0; i < r->libraries.n; i++) {
+		const struct loaded *l = &r->libraries.items[i];
+		size_t n = image_file__segments(l->live, segments, SEGMENTS_MAX);
+		for (size_t k = 0; k < n; k++) {
+			taddr_t start = loaded__at(l, l->map.base + segments[k].at);
+			if (segments[k].exec)
+				vec__push(out, (struct trange){start, taddr_add(start, segments[k].len)});
+		}
+	}
+}
+
 /* Are all threads outside, and has nobody run the code since watch()? Shown once, that stays true. ERR_RETRY: not at
  * this moment. Sleepers may wake meanwhile: what they could run is known not to lead there. */
 static struct err *ask_threads(struct retire *r)
 {
-	range_list inside = {0};
+	range_list inside = {0}, live = {0};
 	struct freeze *frozen = NULL;
 	size_t there = 0;
 	bool changed = false;
 	list_open(r, &inside);
+	list_live(r, &live);
 	struct freeze_options f = {.inside = inside.items,
 				   .n_inside = inside.n,
+				   .suspects = live.items,
+				   .n_suspects = live.n,
 				   .except = hand__tid(r->hand),
 				   .strict = r->opt->strict,
 				   .stop_ms = STOP_MS};
@@ -253,6 +272,7 @@ static struct err *ask_threads(struct retire *r)
 	if (frozen)
 		r->frozen_ns += freeze__thaw(frozen);
 	vec__free(&inside);
+	vec__free(&live);
 	if (!e && there)
 		e = err__new(ERR_RETRY, 0, NULL, NULL, "a thread ran in it after the update");
 	return e;

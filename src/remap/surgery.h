@@ -13,6 +13,7 @@
 #ifndef LLU_REMAP_SURGERY_H
 #define LLU_REMAP_SURGERY_H
 
+#include "freeze/freeze.h"
 #include "inject/hand.h"
 #include "remap/discover.h"
 
@@ -27,6 +28,11 @@ void surgery__free(struct surgery *s);
 
 /* Executable ranges that no thread may be in at commit: the code that is live now. */
 size_t surgery__live_ranges(const struct surgery *s, struct trange *out, size_t max);
+
+typedef VEC(struct freeze_function) function_list;
+/* Appends the functions of the live code, and where the new code has the same; their names belong to the plan's files.
+ */
+void surgery__functions(const struct surgery *s, function_list *out);
 
 MUST_CHECK struct err *surgery__prepare(struct surgery *s, struct hand *h);
 /* Takes back what surgery__prepare() did, if anything. */

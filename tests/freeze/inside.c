@@ -120,7 +120,7 @@ Test(inside, asleep_in_a_write_with_stale_words)
 {
 	struct sight s = see("stale_write", true);
 	struct freeze *f = NULL;
-	REFUSED(freeze(&s, &f), ERR_RETRY, "on its stack (in system call 1)");
+	REFUSED(freeze(&s, &f), ERR_RETRY, "on its stack (it waits in write(2))");
 	process__close(s.p);
 }
 

@@ -35,8 +35,8 @@ struct scene scene__start(const char *name, ...)
 	OK(process__open(target__pid(s.target), &s.p));
 
 	uint8_t code[ARCH_PADS_SIZE];
-	const struct arch_init_args none = {.table = pads};
-	arch_pads__write(code, pads, &none);
+	const struct arch_pads_args args = {.table = pads, .record = hand_place__record(&s.place).v};
+	arch_pads__write(code, pads, &args);
 	OK(process__write(s.p, s.place.pads, code, sizeof(code)));
 	return s;
 }

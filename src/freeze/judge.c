@@ -1,0 +1,246 @@
+/* Judging stopped threads (see judge.h).
+ *
+ * When may a frame be moved? It is in a function f of the old code, the new code has f with the same bytes but for
+ * references, and what is known about unwinding is the same at both places. So all that the frame holds (its layout,
+ * saved registers, the meaning of each register) is as the new code at the same offset expects it; a call from
+ * there returns in the same way; and an exception finds what it would have found. What a register or a word of the
+ * frame holds of the old code itself (the base of a jump table, the address of a constant) stays good, as the old code
+ * stays mapped as long as anything leads there.
+ *
+ * Threads are moved whole or not at all: no function that changed ever returns to a moved frame.
+ */
+#include "freeze/judge.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+
+#include "freeze/stack.h"
+#include "inject/proc.h"
+
+enum { FRAME_MAX = 1 << 20 }; /* bytes; of a larger one nothing is known */
+
+const struct freeze_function *functions__at(const struct freeze_options *opt, taddr_t code)
+{
+	size_t lo = 0;
+	size_t hi = opt->n_functions;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (opt->functions[mid].range.start.v <= code.v)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && trange__has(opt->functions[lo - 1].range, code) ? &opt->functions[lo - 1] : NULL;
+}
+
+const char *call_name(char buf[CALL_NAME_MAX], int64_t nr)
+{
+	const char *name = arch_syscall__name(nr);
+	if (name)
+		snprintf(buf, CALL_NAME_MAX, "%s(2)", name);
+	else
+		snprintf(buf, CALL_NAME_MAX, "system call %" PRId64, nr);
+	return buf;
+}
+
+/* --- reasons --- */
+
+/* "lib_wait (changed in the new build)" */
+static char *describe(const struct freeze_options *opt, taddr_t code)
+{
+	const struct freeze_function *f = functions__at(opt, code);
+	if (!f)
+		return xasprintf("code at 0x%" PRIx64, code.v);
+	const char *changed = f->successor.v ? "" : " (changed in the new build)";
+	return f->name ? xasprintf("%s%s", f->name, changed)
+		       : xasprintf("the function at 0x%" PRIx64 "%s", f->range.start.v, changed);
+}
+
+/* What a thread is at in the frame at `code`: its innermost, or one that was called from there. */
+static struct err *inside(const struct threads *t, const struct thread *th, taddr_t code, bool innermost)
+{
+	const struct arch_regs *r = &th->tracee.regs;
+	char call[CALL_NAME_MAX];
+	FREE_CLEANUP char *where = describe(t->opt, code);
+	const char *what = innermost ? "is inside" : "will return into";
+	if (arch_regs__interrupted(r))
+		return process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
+				    "it %s the code to be replaced: it waits in %s, called from %s", what,
+				    call_name(call, arch_regs__syscall(r)), where);
+	return process__err(t->p, th->tid, ERR_RETRY, 0, NULL, "it %s the code to be replaced: %s", what, where);
+}
+
+static struct err *stuck(const struct threads *t, const struct thread *th, taddr_t at)
+{
+	return process__err(
+	    t->p, th->tid, ERR_RETRY, 0, NULL,
+	    "addresses in the code to be replaced are on its stack, which cannot be unwound at 0x%" PRIx64, at.v);
+}
+
+static struct err *left_behind(const struct threads *t, const struct thread *th, taddr_t at)
+{
+	return process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
+			    "addresses in the code to be replaced are on a stack that it has left, at 0x%" PRIx64,
+			    at.v);
+}
+
+/* --- frames --- */
+
+/* In an rseq critical section the kernel looks at where the PC is (rseq(2)): it must not be moved then. */
+static bool in_rseq(struct thread *th)
+{
+	bool yes = true;
+	ERR_CLEANUP struct err *e = tracee__in_rseq(&th->tracee, &yes);
+	return e || yes;
+}
+
+/* May the frame `i`, which is inside, be moved? */
+static bool movable(const struct threads *t, struct thread *th, const struct unwinder *u, const struct frames *fr,
+		    size_t i, struct move *out)
+{
+	const struct frame *frame = &fr->v.items[i];
+	taddr_t code = frame__code(frame);
+	const struct freeze_function *f = functions__at(t->opt, code);
+	if (!f || !f->successor.v)
+		return false;
+	uint64_t distance = f->successor.v - f->range.start.v;
+	*out = (struct move){.tid = th->tid, .from = frame->pc, .to = taddr(frame->pc.v + distance)};
+	if (i == 0) {
+		if (in_rseq(th))
+			return false;
+	} else {
+		out->slot = fr->v.items[i - 1].slot;
+		if (!out->slot.v || frame->activation)
+			return false;
+	}
+	return unwinder__alike(u, code, taddr(code.v + distance));
+}
+
+/* Does a frame of suspect code hold an address inside: in a register, or in a word between its stack pointer and its
+ * caller's? (A system call leaves the PC in rcx.) */
+static bool holds(const struct threads *t, const struct frames *fr, size_t i)
+{
+	const struct freeze_options *opt = t->opt;
+	const struct frame *f = &fr->v.items[i];
+	for (unsigned k = 0; k + 1 < ARCH_DWARF_REGS; k++)
+		if ((f->known >> k & 1) && ranges__have(opt->inside, opt->n_inside, taddr(f->reg[k])))
+			return true;
+	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
+	if (end <= f->sp.v)
+		return false;
+	size_t n = (end - f->sp.v) / 8;
+	if (n > FRAME_MAX / 8)
+		return true; /* for all that is known */
+	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
+	ERR_CLEANUP struct err *e = process__read(t->p, f->sp, words, n * 8);
+	for (size_t k = 0; !e && k < n; k++)
+		if (ranges__have(opt->inside, opt->n_inside, taddr(words[k])))
+			return true;
+	return e != NULL;
+}
+
+/* Frames of code that threads were moved to, which may still know the code that they come from. */
+static void judge_suspects(const struct threads *t, const struct thread *th, const struct frames *fr,
+			   struct judgement *out)
+{
+	const struct freeze_options *opt = t->opt;
+	for (size_t i = 0; i < fr->v.n && out->verdict != INSIDE; i++) {
+		taddr_t code = frame__code(&fr->v.items[i]);
+		if (!ranges__have(opt->suspects, opt->n_suspects, code) || !holds(t, fr, i))
+			continue;
+		out->verdict = INSIDE;
+		out->why = process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
+					"a function that it was moved to, at 0x%" PRIx64
+					", holds an address in the code to be replaced",
+					code.v);
+	}
+}
+
+/* What the frames say, which are all there are. */
+static void judge_frames(const struct threads *t, struct thread *th, const struct unwinder *u, const struct frames *fr,
+			 move_list *moves, struct judgement *out)
+{
+	const struct freeze_options *opt = t->opt;
+	size_t before = moves->n;
+	const struct frame *blame = NULL;
+	bool innermost = false;
+	out->verdict = OUTSIDE;
+	for (size_t i = 0; i < fr->v.n; i++) {
+		const struct frame *frame = &fr->v.items[i];
+		struct move m;
+		if (!ranges__have(opt->inside, opt->n_inside, frame__code(frame)))
+			continue;
+		out->slot = frame->slot;
+		out->back = i + 1 < fr->v.n ? fr->v.items[i + 1].pc : taddr(0);
+		if (out->verdict == OUTSIDE)
+			out->verdict = MOVABLE;
+		if (movable(t, th, u, fr, i, &m)) {
+			vec__push(moves, m);
+			continue;
+		}
+		out->verdict = INSIDE;
+		if (!blame) {
+			blame = frame;
+			innermost = i == 0;
+		}
+	}
+	if (out->verdict != INSIDE)
+		return;
+	moves->n = before;
+	out->why = inside(t, th, frame__code(blame), innermost);
+}
+
+static struct err *unwind(const struct threads *t, struct thread *th, const struct stack_answer *a, struct unwinder *u,
+			  move_list *moves, struct judgement *out)
+{
+	struct frames fr;
+	size_t before = moves->n;
+	unwinder__frames(u, &th->tracee.regs, &fr);
+	if (!fr.complete) {
+		*out = (struct judgement){.verdict = INSIDE, .why = stuck(t, th, fr.stuck_at)};
+	} else {
+		judge_frames(t, th, u, &fr, moves, out);
+		judge_suspects(t, th, &fr, out);
+		/* From another stack the home stack must have been reached, or what is there is not known. */
+		taddr_t sp = fr.v.items[fr.v.n - 1].sp;
+		if (out->verdict != INSIDE && !a->sp_at_home && !trange__has(a->home[0], sp) &&
+		    !trange__has(a->home[1], sp)) {
+			moves->n = before;
+			*out = (struct judgement){.verdict = INSIDE, .why = left_behind(t, th, a->word_at)};
+		}
+	}
+	vec__free(&fr.v);
+	return NULL;
+}
+
+struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u, move_list *moves,
+		  struct judgement *out)
+{
+	const struct arch_regs *r = &th->tracee.regs;
+	*out = (struct judgement){.verdict = OUTSIDE};
+	struct stack_query q = {
+	    .first = th->tid == process__pid(t->p),
+	    .sp = arch_regs__sp(r),
+	    .thread_pointer = arch_regs__thread_pointer(r),
+	    .maps = &t->maps,
+	    .inside = t->opt->inside,
+	    .n_inside = t->opt->n_inside,
+	    .suspects = t->opt->suspects,
+	    .n_suspects = t->opt->n_suspects,
+	};
+	struct stack_answer a;
+	TRY(stack__scan(t->p, &q, &a));
+	bool pc_inside = ranges__have(t->opt->inside, t->opt->n_inside, arch_regs__pc(r)) ||
+			 ranges__have(t->opt->suspects, t->opt->n_suspects, arch_regs__pc(r));
+	if (a.verdict == STACK_CLEAN && !pc_inside)
+		return NULL;
+	if (!u) {
+		out->verdict = NOT_KNOWN;
+		return NULL;
+	}
+	TRY(unwind(t, th, &a, u, moves, out));
+	out->waits = arch_regs__interrupted(r);
+	out->runs = !out->waits || arch_regs__syscall(r) == SYS_futex;
+	return NULL;
+}
