@@ -1,0 +1,264 @@
+/* Law 1: llvupdate is killed at every place that changes a process or leaves a file, on the way to a new build and on
+ * the way back, while the program is at work; the program is well, cllvupdate cleans up, and the next update succeeds. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bed.h"
+#include "table.h"
+
+TestSuite(killed, .fini = support__teardown, .timeout = 3000);
+
+#ifdef SANITIZED
+enum { BUDGET = 24, BUDGET_CLEANING = 10 };
+#else
+enum { BUDGET = 400, BUDGET_CLEANING = 60 };
+#endif
+
+/* What points there are on the way to build `v`. The program runs it afterwards. */
+static struct places list_places(struct bed *b, int v)
+{
+	const char *file = path_of("%s/points.%d", b->dir, v);
+	bed__install(b, v);
+	struct result r = bed__update(b, (const char *const[]){path_of("LLU_FAULT_LIST=%s", file), NULL});
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	result__free(&r);
+	bed__is(b, v, "undisturbed");
+	return places__read(file);
+}
+
+/* The k-th thing to try: a place, or for the table a point. */
+static const char *when_of(const struct places *p, size_t k)
+{
+	return table__is_wanted() ? path_of("%zu", k + 1) : p->distinct[k];
+}
+
+static size_t whens(const struct places *p)
+{
+	return table__is_wanted() ? p->n : p->n_distinct;
+}
+
+static const char *place_of(const struct places *p, size_t k)
+{
+	return table__is_wanted() ? p->all[k] : p->distinct[k];
+}
+
+/* Kills llvupdate at `when` on the way to `next`, which the program runs in the end. True: it came there. */
+static bool kill_at(struct bed *b, const char *when, const char *place, int next)
+{
+	int before = b->live;
+	bed__install(b, next);
+	struct result r = bed__update(b, (const char *const[]){path_of("LLU_FAULT=%s", when), NULL});
+	bool killed = r.exit_code == -SIGKILL;
+	cr_assert(killed || r.exit_code == 0, "%s: exit code %d\n%s%s", place, r.exit_code, r.out, r.err);
+	result__free(&r);
+	bed__check(b, before, next, path_of("killed at %s", place));
+	bool any = bed__cleaned_up(b, path_of("killed at %s", place));
+	cr_assert(killed || !any, "%s: something to clean up behind an update that succeeded", place);
+	bed__check(b, before, next, path_of("killed at %s, cleaned up", place));
+	bed__updated(b, next, path_of("killed at %s, cleaned up", place));
+	if (killed)
+		table__add("llvupdate killed", place, any ? "well; cleaned up" : "well; nothing to clean up");
+	return killed;
+}
+
+/* A program for each pair of places, as the first update passes places that later ones do not. */
+Test(killed, at_every_place)
+{
+	struct bed b = bed__make();
+	size_t tried = 0, came = 0;
+	bed__start(&b);
+	struct places there = list_places(&b, 2), back = list_places(&b, 1);
+	size_t n = whens(&there) > whens(&back) ? whens(&there) : whens(&back);
+	bed__stop(&b);
+	for (size_t k = 0; k < n; k += table__stride(n, BUDGET)) {
+		bed__start(&b);
+		if (k < whens(&there)) {
+			came += kill_at(&b, when_of(&there, k), place_of(&there, k), 2);
+			tried++;
+		} else {
+			bed__install(&b, 2);
+			bed__updated(&b, 2, "undisturbed");
+		}
+		if (k < whens(&back)) {
+			came += kill_at(&b, when_of(&back, k), place_of(&back, k), 1);
+			tried++;
+		}
+		bed__stop(&b);
+	}
+	fprintf(stderr, "%zu of %zu places reached\n", came, tried);
+	cr_assert_gt(came, tried * 8 / 10, "of %zu places only %zu were reached", tried, came);
+	places__free(&there);
+	places__free(&back);
+}
+
+/* ---- the exchange stops, as a call fails, and llvupdate dies before it has mended that ---- */
+
+static bool is_of_batch(const char *call)
+{
+	return strstr(call, "hand__load_batch") != NULL;
+}
+
+/* A program, and llvupdate with these faults. Where a thread is inside the library, the batch is loaded once more, and
+ * the call that was to fail is not part of what runs: then all of it once more. */
+static struct result start_and_fail(struct bed *b, const char *const faults[])
+{
+	for (int i = 0;; i++) {
+		bed__start(b);
+		bed__install(b, 2);
+		struct result r = bed__update(b, faults);
+		if (r.exit_code != 0)
+			return r;
+		cr_assert_lt(i, 50, "the fault does not come:\n%s%s", r.out, r.err);
+		result__free(&r);
+		bed__stop(b);
+	}
+}
+
+/* What points there are when call `k` fails; the program has the old build in the end, or the new one. */
+static struct places list_failing(struct bed *b, const char *call)
+{
+	const char *file = path_of("%s/failing.%s", b->dir, call);
+	unlink(file);
+	struct result r = start_and_fail(
+	    b, (const char *const[]){path_of("LLU_FAULT_CALL=%s", call), path_of("LLU_FAULT_LIST=%s", file), NULL});
+	cr_assert(r.exit_code == 3 || r.exit_code == 4, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	result__free(&r);
+	bed__well(b, "a call fails");
+	bed__stop(b);
+	return places__read(file);
+}
+
+static void stop_exchange(struct bed *b, const char *call, const char *place)
+{
+	const char *when = path_of("call %s fails, killed at %s", call, place);
+	struct result r = start_and_fail(
+	    b, (const char *const[]){path_of("LLU_FAULT_CALL=%s", call), path_of("LLU_FAULT=%s", place), NULL});
+	cr_assert(r.exit_code == -SIGKILL || r.exit_code == 3 || r.exit_code == 4, "%s: exit code %d\n%s%s", when,
+		  r.exit_code, r.out, r.err);
+	bool killed = r.exit_code == -SIGKILL;
+	result__free(&r);
+	bed__well(b, when); /* the two of the pair may be apart now */
+	bool any = bed__cleaned_up(b, when);
+	cr_assert(any || !killed, "%s: nothing to clean up", when);
+	bed__check(b, 1, 2, when);
+	bed__updated(b, 2, when);
+	bed__install(b, 1);
+	bed__updated(b, 1, when);
+	if (killed)
+		table__add("call fails, llvupdate killed", place, "well; cleaned up");
+	bed__stop(b);
+}
+
+Test(killed, while_a_stopped_exchange_is_mended)
+{
+	struct bed b = bed__make();
+	size_t tried = 0;
+	bed__start(&b);
+	struct places there = list_places(&b, 2);
+	bed__stop(&b);
+	for (size_t k = 0; k < there.n_calls; k++) {
+		const char *call = path_of("%zu:%d", k + 1, ENOMEM);
+		if (!is_of_batch(there.calls[k]))
+			continue;
+		struct places failing = list_failing(&b, call);
+		for (size_t i = 0; i < failing.n_distinct; i++) {
+			if (!strstr(failing.distinct[i], "<exchange__run") || strstr(failing.distinct[i], "after"))
+				continue;
+			if (tried++ % table__stride(1, 1) == 0)
+				stop_exchange(&b, call, failing.distinct[i]);
+		}
+		places__free(&failing);
+	}
+	cr_assert_gt(tried, 10, "only %zu", tried);
+	places__free(&there);
+}
+
+/* ---- cllvupdate is killed as well ---- */
+
+/* How a dead llvupdate left the program. */
+struct mess {
+	const char *name;
+	const char *killed_at; /* words of the place */
+	unsigned step;         /* of the exchange that fails before, counted from 1; 0: none */
+};
+
+static const struct mess messes[] = {
+    {"pages mapped", "write after: process__write<map_shadows", 0},
+    {"exchange stopped before a table", "<hand__forget_batch<exchange__run", 2},
+    {"exchange stopped behind a table", "<mend<exchange__run", 4},
+};
+
+/* Settings for llvupdate that make the mess, found out with a program of its own. */
+static void learn(struct bed *b, const struct places *there, const struct mess *m, const char *faults[3])
+{
+	const char *call = NULL;
+	unsigned step = 0;
+	for (size_t k = 0; k < there->n_calls && m->step && !call; k++)
+		if (is_of_batch(there->calls[k]) && ++step == m->step)
+			call = path_of("%zu:%d", k + 1, ENOMEM);
+	struct places failing = {0};
+	if (call)
+		failing = list_failing(b, call);
+	const char *place = places__find(call ? &failing : there, m->killed_at);
+	cr_assert(place, "%s: no such place", m->name);
+	faults[0] = path_of("LLU_FAULT=%s", place);
+	faults[1] = call ? path_of("LLU_FAULT_CALL=%s", call) : NULL;
+	faults[2] = NULL;
+	places__free(&failing);
+}
+
+static void make_mess(struct bed *b, const struct mess *m, const char *const faults[])
+{
+	struct result r = start_and_fail(b, faults);
+	cr_assert_eq(r.exit_code, -SIGKILL, "%s: exit code %d\n%s%s", m->name, r.exit_code, r.out, r.err);
+	result__free(&r);
+	bed__well(b, m->name);
+}
+
+static void kill_cleaner(struct bed *b, const struct mess *m, const char *const faults[], const char *place)
+{
+	const char *when = path_of("%s, cllvupdate killed at %s", m->name, place);
+	make_mess(b, m, faults);
+	struct result r = bed__clean_up(b, (const char *const[]){path_of("LLU_FAULT=%s", place), NULL});
+	cr_assert(r.exit_code == -SIGKILL || r.exit_code == 0, "%s: exit code %d\n%s%s", when, r.exit_code, r.out,
+		  r.err);
+	bool killed = r.exit_code == -SIGKILL;
+	result__free(&r);
+	bed__well(b, when);
+	bool any = bed__cleaned_up(b, when);
+	bed__check(b, 1, 2, when);
+	bed__updated(b, 2, when);
+	if (killed)
+		table__add("cllvupdate killed", place, any ? "well; cleaned up" : "well; nothing to clean up");
+	bed__stop(b);
+}
+
+Test(killed, cllvupdate_itself)
+{
+	struct bed b = bed__make();
+	bed__start(&b);
+	struct places there = list_places(&b, 2);
+	bed__stop(&b);
+	for (size_t i = 0; i < sizeof(messes) / sizeof(messes[0]); i++) {
+		const char *faults[3], *file = path_of("%s/cleaning.%zu", b.dir, i);
+		learn(&b, &there, &messes[i], faults);
+		make_mess(&b, &messes[i], faults);
+		struct result r = bed__clean_up(&b, (const char *const[]){path_of("LLU_FAULT_LIST=%s", file), NULL});
+		cr_assert_eq(r.exit_code, 0, "%s: exit code %d\n%s%s", messes[i].name, r.exit_code, r.out, r.err);
+		result__free(&r);
+		bed__check(&b, 1, 2, messes[i].name);
+		bed__stop(&b);
+		struct places cleaning = places__read(file);
+		size_t n = cleaning.n_distinct, step = table__stride(n, BUDGET_CLEANING);
+		cr_assert_gt(n, 10, "%s: only %zu places", messes[i].name, n);
+		for (size_t k = 0; k < n; k += step)
+			kill_cleaner(&b, &messes[i], faults, cleaning.distinct[k]);
+		places__free(&cleaning);
+	}
+	places__free(&there);
+}
