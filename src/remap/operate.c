@@ -181,13 +181,13 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 	pid_t tracer;
 	*at_fault = TARGET_ALL_ALIKE;
 	TRY(process__alive(t->process));
+	TRY(check_headers(t, g)); /* before the tracer: that may be another llvupdate */
 	TRY(process__tracer(t->process, &tracer));
 	if (tracer)
 		return err__new(ERR_BUSY, 0, NULL, "detach the debugger first", "process %d is traced by process %d",
 				t->pid, tracer);
 	TRY(process__shares_memory(t->process, false));
 	TRY(check_room(t, g));
-	TRY(check_headers(t, g));
 	TRY(await_other_hands(t, opt->timeout_s));
 	TRY(check_headers(t, g)); /* a dead tool's hand may have come to its end only now */
 	TRY(resolve_again(t, g, at_fault));

@@ -327,7 +327,8 @@ static struct err *recover(struct patient *x)
 	}
 	if (!any)
 		say(x, NULL, "what an interrupted operation had left was cleared away");
-	journal__remove(process__pid(x->p));
+	if (x->journal)
+		journal__remove(process__pid(x->p));
 	return NULL;
 }
 

@@ -11,7 +11,7 @@
 TestSuite(calls, .fini = support__teardown, .timeout = 3000);
 
 #ifdef SANITIZED
-enum { BUDGET = 16 };
+enum { BUDGET = 8 };
 #else
 enum { BUDGET = 60 };
 #endif
