@@ -6,6 +6,7 @@
 #include "remap/exchange.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
+#include "remap/recover.h"
 #include "remap/retire.h"
 #include "remap/target_parts.h"
 
@@ -37,7 +38,7 @@ void target__release_surgeries(struct target *t, const struct group *g)
 /* ---- the journal ---- */
 
 /* Whether `step` is that of `g`, or (NULL) of all that is under way: other groups stay prepared meanwhile. */
-static struct err *write_journal(const struct target *t, const struct group *g, enum journal_step step)
+static struct err *write_journal(struct target *t, const struct group *g, enum journal_step step)
 {
 	struct journal *j = journal__new(t->pid, t->start_time, t->name);
 	j->step = step;
@@ -50,18 +51,20 @@ static struct err *write_journal(const struct target *t, const struct group *g, 
 		}
 	struct err *e = journal__write(j);
 	journal__free(j);
+	t->journal = t->journal || !e;
 	return e;
 }
 
 /* Behind the commit and the undo of a group: is anything left to be written down? */
-static void settle_journal(const struct target *t)
+static void settle_journal(struct target *t)
 {
-	if (t->left_behind)
+	if (t->left_behind || !t->journal)
 		return;
 	for (size_t i = 0; i < t->libraries.n; i++)
 		if (t->results[i].surgery)
 			return; /* another group; what is said of this one does no harm */
 	journal__remove(t->pid);
+	t->journal = false;
 }
 
 /* ---- preparing ---- */
@@ -241,6 +244,8 @@ static void prepare(struct target *t, const struct group *g, const struct update
 void target__prepare(struct target *t, const struct update_options *opt)
 {
 	ERR_CLEANUP struct err *e = t->lock ? NULL : lock__take(t->pid, &t->lock);
+	if (!e && !t->journal)
+		e = recover__check(t->process);
 	size_t pending = 0;
 	for (size_t i = 0; i < t->groups.n; i++)
 		pending += target__group_pending(t, &t->groups.items[i]);

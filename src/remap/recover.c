@@ -247,7 +247,59 @@ static struct err *clear_library(const struct patient *x, struct loaded *l)
 
 /* ---- one process ---- */
 
-/* Who is at work in it, if anybody is? Their work is waited for; what they leave is read after that. */
+/* The hands of dead tools finish what they have; what they leave is read after that. */
+static struct err *await_hands(struct patient *x)
+{
+	struct err *problem = NULL;
+	for (size_t i = 0; i < x->libraries.n; i++) {
+		struct hand_place place = loaded__hand_place(&x->libraries.items[i]);
+		TRY(hand__await_place(x->p, &place, TIMEOUT_MS));
+	}
+	loaded_list__free(&x->libraries);
+	TRY(discover__vapis(x->p, &x->libraries, &problem));
+	err__free(problem);
+	return NULL;
+}
+
+static bool all_moved(const part_list *parts)
+{
+	for (size_t i = 0; i < parts->n; i++)
+		for (size_t k = 0; k < parts->items[i].strays.n; k++)
+			if (!parts->items[i].strays.items[k].moved)
+				return false;
+	return true;
+}
+
+static struct err *check_journal(struct patient *x)
+{
+	struct err *problem = NULL;
+	bool stopped;
+	TRY(discover__vapis(x->p, &x->libraries, &problem));
+	err__free(problem);
+	TRY(await_hands(x));
+	TRY(recover__find_parts(x->p, &x->libraries, x->journal, &x->parts, &stopped));
+	return stopped && !all_moved(&x->parts)
+		   ? err__new(ERR_REFUSED, 0, NULL, "run cllvupdate -u first",
+			      "an update was interrupted while it exchanged pages")
+		   : NULL;
+}
+
+static void discharge(struct patient *x)
+{
+	journal__free(x->journal);
+	part_list__free(&x->parts);
+	loaded_list__free(&x->libraries);
+}
+
+struct err *recover__check(const struct process *p)
+{
+	struct patient x = {.p = p, .journal = journal__of(process__pid(p), process__start_time(p))};
+	bool needed = x.journal && x.journal->step == JOURNAL_EXCHANGE;
+	struct err *e = needed ? check_journal(&x) : NULL;
+	discharge(&x);
+	return e;
+}
+
 static struct err *take_over(struct patient *x)
 {
 	for (size_t i = 0; i < x->libraries.n; i++)
@@ -255,14 +307,7 @@ static struct err *take_over(struct patient *x)
 			return err__new(ERR_BUSY, 0, NULL, "wait for it to end",
 					"another llvupdate (process %u) is at work on process %d",
 					x->libraries.items[i].header.owner, process__pid(x->p));
-	for (size_t i = 0; i < x->libraries.n; i++) {
-		struct hand_place place = loaded__hand_place(&x->libraries.items[i]);
-		TRY(hand__await_place(x->p, &place, TIMEOUT_MS));
-	}
-	struct err *problem = NULL;
-	loaded_list__free(&x->libraries);
-	TRY(discover__vapis(x->p, &x->libraries, &problem));
-	err__free(problem);
+	TRY(await_hands(x));
 	for (size_t i = 0; i < x->libraries.n; i++) {
 		struct loaded *l = &x->libraries.items[i];
 		if (is_prepared(l) || l->header.owner)
@@ -375,9 +420,7 @@ static void look_at_process(pid_t pid, recovery_list *out)
 		err__free(e);
 	else if (e)
 		note_failure(out, pid, process__name(p), e);
-	journal__free(x.journal);
-	part_list__free(&x.parts);
-	loaded_list__free(&x.libraries);
+	discharge(&x);
 	process__close(p);
 }
 

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/vec.h"
+#include "inject/process.h"
 
 /* One thing that was found. */
 struct recovery {
@@ -26,6 +27,10 @@ struct recovery {
 	enum err_kind kind; /* if it failed */
 };
 typedef VEC(struct recovery) recovery_list;
+
+/* For llvupdate, before it writes a journal of its own: ERR_REFUSED when the one that is there is needed, as an exchange
+ * stopped half-way. All else that a dead tool left, an update takes away by itself. */
+MUST_CHECK struct err *recover__check(const struct process *p);
 
 /* Looks at all processes that may be operated on, and at all journals. ERR_BUSY while an operation is under way;
  * other errors when it cannot be begun. What becomes of each process is in the list, which the caller releases. */

@@ -61,6 +61,7 @@ struct target {
 	group_list groups;
 	struct hand *hand; /* while under way */
 	struct lock *lock;   /* from the first preparation on */
+	bool journal;        /* one of ours is there */
 	bool left_behind;    /* something could not be taken back: the journal stays */
 };
 
