@@ -77,6 +77,8 @@ static bool kill_at(struct bed *b, const struct trials *t, size_t k, int next)
 		bed__check(b, before, next, path_of("killed at %s, cleaned up", place));
 	}
 	bed__updated(b, next, path_of("killed at %s, cleaned up", place));
+	if (!cleans)
+		(void)bed__cleaned_up(b, path_of("killed at %s, updated", place));
 	if (killed)
 		table__add("llvupdate killed", place, any ? "well; cleaned up" : "well; nothing to clean up");
 	return killed;
