@@ -6,14 +6,13 @@
 
 enum { EXIT_DONE = 0, EXIT_USAGE = 2, EXIT_NOT_CLEANED = 4, EXIT_NOT_PERMITTED = 5 };
 
-static const char usage[] =
-    "usage: cllvupdate -u\n"
-    "\n"
-    "Finishes or takes back what an interrupted llvupdate has left in processes.\n"
-    "  -u, --update         clean up after live updates\n"
-    "      --help, --version\n"
-    "Exit: 0 done, or no clean up was required, 2 usage, 4 something could not be cleaned up,\n"
-    "      5 not permitted, or an operation is under way.\n";
+static const char usage[] = "usage: cllvupdate -u\n"
+			    "\n"
+			    "Finishes or takes back what an interrupted llvupdate has left in processes.\n"
+			    "  -u, --update         clean up after live updates\n"
+			    "      --help, --version\n"
+			    "Exit: 0 done, or no clean up was required, 2 usage, 4 something could not be cleaned up,\n"
+			    "      5 not permitted, or an operation is under way.\n";
 
 static int report_error(struct err *e)
 {

@@ -99,8 +99,8 @@ static void name_place(const char *what, char out[PLACE_MAX])
 	if (functions.n == 0)
 		read_functions();
 	for (int i = 0; i < n && len < PLACE_MAX; i++) {
-		const char *name = function_at((uint64_t)(uintptr_t)frames[i] - 1 -
-					       (uint64_t)(uintptr_t)__executable_start);
+		const char *name =
+		    function_at((uint64_t)(uintptr_t)frames[i] - 1 - (uint64_t)(uintptr_t)__executable_start);
 		if (!name || is_plumbing(name))
 			continue;
 		if (!strcmp(name, "main"))

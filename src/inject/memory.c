@@ -50,8 +50,7 @@ struct err *process__write(const struct process *p, taddr_t to, const void *from
 	size_t done = 0;
 	fault__point("write before");
 	while (done < len) {
-		ssize_t n =
-		    pwrite(fd, (const char *)from + done, fault__piece(len, done), (off_t)(to.v + done));
+		ssize_t n = pwrite(fd, (const char *)from + done, fault__piece(len, done), (off_t)(to.v + done));
 		if (n > 0) {
 			done += (size_t)n;
 			fault__point(done < len ? "write in the middle" : "write after");

@@ -169,18 +169,14 @@ static char *get_word(const char *s)
 {
 	char *word = xmalloc(strlen(s) + 1), *to = word;
 	for (; *s; s++) {
-		unsigned c;
-		if (*s != '%') {
-			*to++ = *s;
-			continue;
-		}
-		if (!isxdigit((unsigned char)s[1]) || !isxdigit((unsigned char)s[2]) || sscanf(s + 1, "%2x", &c) != 1 ||
-		    !c) {
+		char code[3] = {s[0] == '%' ? s[1] : 0, s[0] == '%' && s[1] ? s[2] : 0, 0};
+		char c = *s == '%' ? (char)strtoul(code, NULL, 16) : *s;
+		if (*s == '%' && (!isxdigit((unsigned char)code[0]) || !isxdigit((unsigned char)code[1]) || !c)) {
 			free(word);
 			return NULL;
 		}
-		*to++ = (char)c;
-		s += 2;
+		*to++ = c;
+		s += *s == '%' ? 2 : 0;
 	}
 	*to = 0;
 	return word;
@@ -250,8 +246,8 @@ static bool parse_library(char *line, struct journal *j)
 {
 	char *w[8];
 	uint64_t n[7];
-	if (j->libraries.n == LIBRARIES_MAX || split(line, "library", w, 8) != 8 || !numbers(w, n, 7) ||
-	    !pages(n[0]) || !pages(n[1]) || !pages(n[3]) || !pages(n[4]) || !pages(n[5]) || !pages(n[6]))
+	if (j->libraries.n == LIBRARIES_MAX || split(line, "library", w, 8) != 8 || !numbers(w, n, 7) || !pages(n[0]) ||
+	    !pages(n[1]) || !pages(n[3]) || !pages(n[4]) || !pages(n[5]) || !pages(n[6]))
 		return false;
 	struct journal_library l = {.path = get_word(w[7]),
 				    .bias = taddr(n[0]),
@@ -305,9 +301,9 @@ static bool parse(struct reader *r, struct journal *j)
 	bool ok = parse_head(r, j), any_pages = false;
 	for (char *line; ok && !any_pages && (line = next_line(r));) {
 		any_pages = !strncmp(line, "pages ", 6);
-		ok = any_pages                      ? parse_pages(r, line, j)
+		ok = any_pages                       ? parse_pages(r, line, j)
 		     : !strncmp(line, "library ", 8) ? parse_library(line, j)
-						      : parse_move(line, j);
+						     : parse_move(line, j);
 	}
 	return ok && r->at == r->end && any_pages == (j->step == JOURNAL_EXCHANGE);
 }
@@ -334,7 +330,7 @@ struct journal *journal__of(pid_t target, uint64_t start)
 	struct journal *j = NULL;
 	FREE_CLEANUP char *name = xasprintf("%d.journal", target);
 	ERR_CLEANUP struct err *e = journal__read(name, &j);
-	if (!e && j->target == target && j->target_start == start)
+	if (!e && j && j->target == target && j->target_start == start)
 		return j;
 	journal__free(j);
 	return NULL;

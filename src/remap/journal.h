@@ -41,8 +41,8 @@ struct journal_move {
 struct journal_library {
 	char *path;
 	taddr_t bias, header;
-	uint64_t generation;                    /* before */
-	vaddr_t image;                          /* what is newly mapped there, if image_len is not 0 */
+	uint64_t generation; /* before */
+	vaddr_t image;       /* what is newly mapped there, if image_len is not 0 */
 	uint64_t image_len;
 	vaddr_t shadows;
 	uint64_t shadows_len;

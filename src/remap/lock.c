@@ -23,9 +23,9 @@ struct lock {
 struct err *lock__folder(char **out)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
-	char *where = geteuid() == 0		    ? xstrdup("/run/llu")
+	char *where = geteuid() == 0               ? xstrdup("/run/llu")
 		      : runtime && *runtime == '/' ? xasprintf("%s/llu", runtime)
-						    : xasprintf("/tmp/llu-%u", geteuid());
+						   : xasprintf("/tmp/llu-%u", geteuid());
 	struct stat st;
 	struct err *e = NULL;
 	if ((mkdir(where, 0700) < 0 && errno != EEXIST) || lstat(where, &st) < 0)
@@ -58,10 +58,9 @@ static struct err *operation_lock(int how, int *fd, bool *taken)
 
 struct err *lock__all(int *fd)
 {
-	bool taken;
+	bool taken = false;
 	TRY(operation_lock(LOCK_EX, fd, &taken));
-	return taken ? NULL
-		     : err__new(ERR_BUSY, 0, NULL, "wait for it to end", "a live update operation is under way");
+	return taken ? NULL : err__new(ERR_BUSY, 0, NULL, "wait for it to end", "a live update operation is under way");
 }
 
 struct err *lock__one(pid_t pid, int *fd)
@@ -71,9 +70,9 @@ struct err *lock__one(pid_t pid, int *fd)
 	*fd = open(path, O_RDONLY | O_CLOEXEC);
 	int e = errno;
 	if (*fd < 0)
-		return err__new(e == ENOENT || e == ESRCH    ? ERR_GONE
+		return err__new(e == ENOENT || e == ESRCH   ? ERR_GONE
 				: e == EACCES || e == EPERM ? ERR_PERMISSION
-							     : ERR_SYSTEM,
+							    : ERR_SYSTEM,
 				e, who, NULL, "its memory cannot be opened");
 	if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
 		return NULL;
@@ -83,7 +82,7 @@ struct err *lock__one(pid_t pid, int *fd)
 
 struct err *lock__take(pid_t pid, struct lock **out)
 {
-	bool taken;
+	bool taken = false;
 	struct lock l = {-1, -1};
 	TRY(operation_lock(LOCK_SH, &l.operation, &taken));
 	if (!taken)

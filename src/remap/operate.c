@@ -93,15 +93,14 @@ static void undo(struct target *t, const struct group *g, const struct update_op
 {
 	bool mapped = false;
 	for (size_t i = 0; i < g->n; i++)
-		mapped = mapped || (target__member(t, g, i)->surgery &&
-				    surgery__has_mapped(target__member(t, g, i)->surgery));
+		mapped = mapped ||
+			 (target__member(t, g, i)->surgery && surgery__has_mapped(target__member(t, g, i)->surgery));
 	ERR_CLEANUP struct err *unwritten = mapped ? write_journal(t, g, JOURNAL_UNDO) : NULL; /* the older step does */
 	for (size_t i = 0; i < g->n; i++) {
 		struct result *r = target__member(t, g, i);
 		if (!r->surgery)
 			continue;
-		ERR_CLEANUP struct err *e =
-		    surgery__has_mapped(r->surgery) ? raise_hand(t, g, opt->timeout_s) : NULL;
+		ERR_CLEANUP struct err *e = surgery__has_mapped(r->surgery) ? raise_hand(t, g, opt->timeout_s) : NULL;
 		if (!e)
 			e = surgery__undo(r->surgery, t->hand);
 		if (!e || err__kind(e) == ERR_GONE)
@@ -109,9 +108,8 @@ static void undo(struct target *t, const struct group *g, const struct update_op
 		t->left_behind = true;
 		FREE_CLEANUP char *both =
 		    xasprintf("%s; and what was mapped could not be taken back: %s", r->reason, err__text(e));
-		target__set_reason(
-		    r, OUTCOME_FAILURE, ERR_SURGERY, "undo", both,
-		    "the process runs on as before; cllvupdate -u takes back what is left");
+		target__set_reason(r, OUTCOME_FAILURE, ERR_SURGERY, "undo", both,
+				   "the process runs on as before; cllvupdate -u takes back what is left");
 	}
 }
 

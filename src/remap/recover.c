@@ -278,10 +278,9 @@ static struct err *check_journal(struct patient *x)
 	err__free(problem);
 	TRY(await_hands(x));
 	TRY(recover__find_parts(x->p, &x->libraries, x->journal, &x->parts, &stopped));
-	return stopped && !all_moved(&x->parts)
-		   ? err__new(ERR_REFUSED, 0, NULL, "run cllvupdate -u first",
-			      "an update was interrupted while it exchanged pages")
-		   : NULL;
+	return stopped && !all_moved(&x->parts) ? err__new(ERR_REFUSED, 0, NULL, "run cllvupdate -u first",
+							   "an update was interrupted while it exchanged pages")
+						: NULL;
 }
 
 static void discharge(struct patient *x)
@@ -479,8 +478,8 @@ struct err *recover__all(recovery_list *out)
 	TRY(clear_journals(out));
 	size_t n = store__clear_temporaries();
 	if (n) {
-		FREE_CLEANUP char *text = xasprintf("%zu unfinished file%s removed from the store of images", n,
-						    n > 1 ? "s were" : " was");
+		FREE_CLEANUP char *text =
+		    xasprintf("%zu unfinished file%s removed from the store of images", n, n > 1 ? "s were" : " was");
 		note(out, 0, NULL, NULL, text);
 	}
 	return NULL;

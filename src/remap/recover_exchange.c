@@ -1,7 +1,7 @@
 /* An exchange that stopped half-way, with nobody left to mend it. See recover_parts.h.
  *
- * Shadow pages move one by one: unwind table, read-only data, table, header; library after library. What has moved leaves
- * a hole where it was, into which the process may map something of its own.
+ * Shadow pages move one by one: unwind table, read-only data, table, header; library after library. What has moved
+ * leaves a hole where it was, into which the process may map something of its own.
  */
 #include <string.h>
 #include <sys/syscall.h>
@@ -136,8 +136,7 @@ static bool add_call(part_list *parts, loaded_list *libraries, const struct arch
 		return true;
 	}
 	struct vrange r = {at, at + c->arg[1]};
-	if (c->nr != SYS_mremap || !inside_library(part->l, to, c->arg[1]) ||
-	    (!made && !is_being_prepared(part->l, r)))
+	if (c->nr != SYS_mremap || !inside_library(part->l, to, c->arg[1]) || (!made && !is_being_prepared(part->l, r)))
 		return false;
 	vec__push(&part->strays, (struct stray){.at = at, .to = to, .len = c->arg[1], .moved = made, .there = !made});
 	return true;
@@ -221,9 +220,8 @@ struct err *recover__write_entry(const struct process *p, struct loaded *l, size
  * entry is free, that room in the window is lost. */
 static struct err *mark_shadows(const struct process *p, struct part *part)
 {
-	struct vapi_image mark = {.state = VAPI_IMAGE_PREPARING,
-				  .base = part->shadows.start,
-				  .len = part->shadows.end - part->shadows.start};
+	struct vapi_image mark = {
+	    .state = VAPI_IMAGE_PREPARING, .base = part->shadows.start, .len = part->shadows.end - part->shadows.start};
 	if (!mark.len || is_being_prepared(part->l, part->shadows))
 		return NULL;
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++)

@@ -11,8 +11,8 @@ enum { RECOVER_TIMEOUT_S = 30 }; /* for threads to leave the code, or to be borr
 struct stray {
 	vaddr_t at, to; /* VAPI space */
 	uint64_t len;
-	bool moved; /* its contents are at `to`, however they came there */
-	bool there; /* its contents are at `at`, so that page is ours; in neither place: partly put back */
+	bool moved;            /* its contents are at `to`, however they came there */
+	bool there;            /* its contents are at `at`, so that page is ours; in neither place: partly put back */
 	const uint8_t *before; /* of the journal; NULL: not known */
 };
 
@@ -26,8 +26,8 @@ struct part {
 };
 typedef VEC(struct part) part_list;
 
-/* recover_exchange.c: which parts there are of an exchange; none is no error. *stopped: it has moved something, and nobody
- * has mended that. `j` may be NULL. The caller releases the list with part_list__free(). */
+/* recover_exchange.c: which parts there are of an exchange; none is no error. *stopped: it has moved something, and
+ * nobody has mended that. `j` may be NULL. The caller releases the list with part_list__free(). */
 MUST_CHECK struct err *recover__find_parts(const struct process *p, loaded_list *libraries, const struct journal *j,
 					   part_list *out, bool *stopped);
 void part_list__free(part_list *l);

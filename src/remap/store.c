@@ -104,8 +104,8 @@ static struct err *create(int dir, const char *path, const char *name, mode_t mo
 	fault__point("file before");
 	unlinkat(dir, temporary, 0);
 	*out = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	if (*out < 0 || flock(*out, LOCK_EX | LOCK_NB) < 0 || write_all(*out, data, size) < 0 || fchmod(*out, mode) < 0 ||
-	    renameat(dir, temporary, dir, name) < 0) {
+	if (*out < 0 || flock(*out, LOCK_EX | LOCK_NB) < 0 || write_all(*out, data, size) < 0 ||
+	    fchmod(*out, mode) < 0 || renameat(dir, temporary, dir, name) < 0) {
 		struct err *e = err__new(ERR_SYSTEM, errno, path, NULL, "cannot write the file");
 		unlinkat(dir, temporary, 0);
 		return e;

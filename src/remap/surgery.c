@@ -88,7 +88,8 @@ static struct err *reserve(struct surgery *s, struct hand *h, vaddr_t a, uint64_
 static struct err *fill_hole(struct surgery *s, struct hand *h, vaddr_t a, uint64_t len)
 {
 	int64_t ignored;
-	const uint64_t arg[6] = {surgery__at(s, a).v, len, PROT_NONE, BRING_RESERVED_FLAGS | MAP_FIXED_NOREPLACE, (uint64_t)-1, 0};
+	const uint64_t arg[6] = {surgery__at(s, a).v, len, PROT_NONE, BRING_RESERVED_FLAGS | MAP_FIXED_NOREPLACE,
+				 (uint64_t)-1,        0};
 	return hand__call(h, SYS_mmap, arg, &ignored);
 }
 

@@ -19,7 +19,7 @@ struct shadow {
 	vaddr_t to, at; /* VAPI space */
 	uint64_t len;
 	bool writable;
-	bool moved; /* by an exchange that stopped: there may be a hole at `at` */
+	bool moved;                /* by an exchange that stopped: there may be a hole at `at` */
 	uint8_t *content, *before; /* len bytes each */
 };
 

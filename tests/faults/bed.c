@@ -19,8 +19,8 @@ struct bed bed__make(void)
 	struct bed b = {.dir = temp_dir(), .live = 1};
 
 	for (int i = 0; i < LIBRARIES; i++) {
-		b.library[i] =
-		    (struct scene){.dir = b.dir, .library = names[i], .how = BY_RENAME, .generation = FAR * (unsigned)i};
+		b.library[i] = (struct scene){
+		    .dir = b.dir, .library = names[i], .how = BY_RENAME, .generation = FAR * (unsigned)i};
 		for (int v = 1; v <= BUILDS; v++) {
 			b.split[i][v] = path_of("%s/%s.%d", b.dir, names[i], v);
 			llusplit(fixture_library(path_of("v%d", v), names[i]), b.split[i][v],

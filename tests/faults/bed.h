@@ -1,7 +1,7 @@
 /* A busy program on split libraries, tools with fault points (src/base/fault.h), and the question whether it is well.
  *
- * The program is witness_driver, on libstate (a group of its own) and libupper with liblower (one of two). Builds 1 and 2
- * of all three are split beforehand.
+ * The program is witness_driver, on libstate (a group of its own) and libupper with liblower (one of two). Builds 1 and
+ * 2 of all three are split beforehand.
  */
 #ifndef LLU_TESTS_FAULTS_BED_H
 #define LLU_TESTS_FAULTS_BED_H

@@ -1,5 +1,5 @@
-/* Calls that fail: each system call that the hand makes in the process, one by one, with the errors of machines that have
- * run out of something or forbid it. The process is as it was, or wholly new; nothing is left behind. */
+/* Calls that fail: each system call that the hand makes in the process, one by one, with the errors of machines that
+ * have run out of something or forbid it. The process is as it was, or wholly new; nothing is left behind. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>

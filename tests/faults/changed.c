@@ -1,5 +1,5 @@
-/* The new file changes, or vanishes, after it was judged: what is mapped is what was judged, or nothing. And the store is
- * touched: what is mapped must be what was stored. llvupdate is stopped between plan and preparation for that. */
+/* The new file changes, or vanishes, after it was judged: what is mapped is what was judged, or nothing. And the store
+ * is touched: what is mapped must be what was stored. llvupdate is stopped between plan and preparation for that. */
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /* Law 1: llvupdate is killed at every place that changes a process or leaves a file, on the way to a new build and on
- * the way back, while the program is at work; the program is well, cllvupdate cleans up, and the next update succeeds. */
+ * the way back, while the program is at work; the program is well, cllvupdate cleans up, and the next update succeeds.
+ */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <signal.h>

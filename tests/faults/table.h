@@ -1,5 +1,5 @@
-/* The fault table: with LLU_FAULT_TABLE=FILE in the environment every point is tried, not a sample of them, and a line for
- * each goes to the file (bench/fault-table makes the table of it). */
+/* The fault table: with LLU_FAULT_TABLE=FILE in the environment every point is tried, not a sample of them, and a line
+ * for each goes to the file (bench/fault-table makes the table of it). */
 #ifndef LLU_TESTS_FAULTS_TABLE_H
 #define LLU_TESTS_FAULTS_TABLE_H
 

@@ -43,8 +43,10 @@ Test(cllvupdate, arguments)
 		int exit_code;
 		const char *out, *err;
 	} cases[] = {
-	    {"--help", NULL, 0, "usage: cllvupdate -u", "^$"}, {"--version", NULL, 0, "^cllvupdate [0-9.]+", "^$"},
-	    {NULL, NULL, 2, "^$", "usage: cllvupdate -u"},     {"-x", NULL, 2, "^$", "usage:"},
+	    {"--help", NULL, 0, "usage: cllvupdate -u", "^$"},
+	    {"--version", NULL, 0, "^cllvupdate [0-9.]+", "^$"},
+	    {NULL, NULL, 2, "^$", "usage: cllvupdate -u"},
+	    {"-x", NULL, 2, "^$", "usage:"},
 	    {"-u", "1234", 2, "^$", "usage:"},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -275,13 +277,13 @@ Test(cllvupdate, one_operation_whatever_the_folder)
 		cr_skip_test("only root can mount");
 	struct bed b = bed__make();
 	pid_t tool = stop_half_way(&b);
-	struct result r = command__run(
-	    (const char *const[]){"unshare", "-m", "sh", "-c",
-				  path_of("mount -t tmpfs -o mode=755 none /run && exec " COMMAND_DIR
-					  "/llvupdate -p %d -l /dev/null -n 1",
-					  target__pid(b.target)),
-				  NULL},
-	    60);
+	struct result r =
+	    command__run((const char *const[]){"unshare", "-m", "sh", "-c",
+					       path_of("mount -t tmpfs -o mode=755 none /run && exec " COMMAND_DIR
+						       "/llvupdate -p %d -l /dev/null -n 1",
+						       target__pid(b.target)),
+					       NULL},
+			 60);
 	cr_assert_eq(r.exit_code, 5, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
 	cr_assert(text__has(r.out, path_of("another operation on process %d is under way", target__pid(b.target))),
 		  "%s", r.out);
@@ -300,14 +302,14 @@ Test(cllvupdate, no_room_for_a_journal)
 	bed__install(&b, 2);
 	const char *maps = path_of("/proc/%d/maps", target__pid(b.target));
 	struct result before = command__run((const char *const[]){"cat", maps, NULL}, 10);
-	struct result r = command__run(
-	    (const char *const[]){"unshare", "-m", "sh", "-c",
-				  path_of("mount -t tmpfs -o mode=700,size=4k none /run/llu && "
-					  "head -c 4096 /dev/zero >/run/llu/full && exec " COMMAND_DIR
-					  "/llvupdate -p %d -l /dev/null -n 1",
-					  target__pid(b.target)),
-				  NULL},
-	    60);
+	struct result r =
+	    command__run((const char *const[]){"unshare", "-m", "sh", "-c",
+					       path_of("mount -t tmpfs -o mode=700,size=4k none /run/llu && "
+						       "head -c 4096 /dev/zero >/run/llu/full && exec " COMMAND_DIR
+						       "/llvupdate -p %d -l /dev/null -n 1",
+						       target__pid(b.target)),
+					       NULL},
+			 60);
 	cr_assert_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
 	char *state = report_state(r.out, target__pid(b.target));
 	cr_assert_str_eq(state, "NOT UPDATED", "%s", r.out);

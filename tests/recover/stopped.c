@@ -1,5 +1,6 @@
 /* An exchange that stops half-way, as pages cannot be moved over others that mseal(2) protects, with an llvupdate that
- * is killed before it can mend that: with the journal it is taken back, without it is finished, each by plain writes. */
+ * is killed before it can mend that: with the journal it is taken back, without it is finished, each by plain writes.
+ */
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdlib.h>
