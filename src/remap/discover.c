@@ -344,9 +344,12 @@ struct err *discover__vapis(const struct process *p, loaded_list *out, struct er
 	TRY(process__maps(p, &maps));
 	for (size_t i = 0; i < maps.n; i++) {
 		struct loaded l = {0};
-		if (!is_candidate(p, &maps.items[i]))
+		bool candidate;
+		struct err *err = is_candidate(p, &maps.items[i], &candidate);
+		if (!err && !candidate)
 			continue;
-		struct err *err = read_vapi(p, &maps, &maps.items[i], &l);
+		if (!err)
+			err = read_vapi(p, &maps, &maps.items[i], &l);
 		if (!err) {
 			vec__push(out, l);
 			continue;
