@@ -17,7 +17,7 @@ TestSuite(killed, .fini = support__teardown, .timeout = 3000);
 #ifdef SANITIZED
 enum { BUDGET = 14, STOPPED_STRIDE = 9, BUDGET_CLEANING = 3 };
 #else
-enum { BUDGET = 500, STOPPED_STRIDE = 2, BUDGET_CLEANING = 12 };
+enum { BUDGET = 500, STOPPED_STRIDE = 4, BUDGET_CLEANING = 8 };
 #endif
 
 /* What points there are on the way to build `v`. The program runs it afterwards. */
