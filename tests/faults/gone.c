@@ -13,13 +13,13 @@ enum { BUDGET = 8 };
 enum { BUDGET = 60 };
 #endif
 
-static void kill_program(struct bed *b, const char *place)
+static void kill_program(struct bed *b, const char *when, const char *place)
 {
 	bed__start(b);
 	bed__install(b, 2);
 	pid_t pid = target__pid(b->target);
 	struct result r =
-	    bed__update(b, (const char *const[]){path_of("LLU_FAULT_KILL_TARGET=%d:%s", pid, place), NULL});
+	    bed__update(b, (const char *const[]){path_of("LLU_FAULT_KILL_TARGET=%d:%s", pid, when), NULL});
 	cr_assert(r.exit_code >= 0 && r.exit_code <= 4, "%s: exit code %d\n%s%s", place, r.exit_code, r.out, r.err);
 	cr_assert(r.exit_code <= 1 || text__has(r.out, "ended|gone|ending|no such process"), "%s: no word of it:\n%s",
 		  place, r.out);
@@ -44,6 +44,7 @@ Test(gone, at_every_place)
 	struct places p = places__read(file);
 	size_t n = table__is_wanted() ? p.n : p.n_distinct;
 	for (size_t k = 0; k < n; k += table__stride(n, BUDGET))
-		kill_program(&b, table__is_wanted() ? path_of("%zu", k + 1) : p.distinct[k]);
+		kill_program(&b, table__is_wanted() ? path_of("%zu", k + 1) : p.distinct[k],
+			     table__is_wanted() ? p.all[k] : p.distinct[k]);
 	places__free(&p);
 }
