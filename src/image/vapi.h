@@ -110,9 +110,10 @@ struct vapi_header {
 	uint64_t live;
 	uint64_t generation; /* number of committed updates */
 	struct vapi_image image[VAPI_IMAGES_MAX];
-	uint32_t own_code; /* enum vapi_own_code */
-	uint32_t owner;    /* the tool that prepares an update now: its PID, as root's PID namespace has it; 0: none */
-	uint64_t owner_start; /* and its start time, field 22 of /proc/PID/stat */
+	uint32_t own_code;    /* enum vapi_own_code */
+	uint32_t owner;       /* the tool that prepares an update now: its PID, 0: none */
+	uint64_t owner_start; /* its start time, field 22 of /proc/PID/stat */
+	uint64_t owner_pidns; /* and the PID namespace in which it has that PID: the inode of its /proc/PID/ns/pid */
 };
 
 _Static_assert(sizeof(struct vapi_header) <= LLU_PAGE, "the header has one page");

@@ -31,6 +31,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "base/fault.h"
 #include "base/vec.h"
 #include "inject/clock.h"
 #include "inject/place.h"
@@ -161,6 +162,8 @@ static struct err *borrow(struct tracee *t, const struct hand_place *place, stru
 
 	arch_regs__cook(&cooked);
 	arch_clone__args(arg, HAND_CLONE_FLAGS, hand_stack);
+	if (fault__call(SYS_clone, &result))
+		arg[0] = CLONE_THREAD; /* which the kernel refuses */
 	hand->tid = 0;
 	struct err *e = write_frame(t, place, &cooked, &sp);
 	if (!e)
@@ -396,6 +399,7 @@ static struct err *search(struct search *s)
 {
 	bool done = false;
 	for (;;) {
+		TRY(process__alive(s->p));
 		TRY(one_round(s, &done));
 		if (done)
 			return NULL;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "base/fault.h"
 #include "inject/borrow.h"
 #include "inject/clock.h"
 #include "inject/mqueue.h"
@@ -41,6 +42,11 @@ struct err *hand__raise(const struct process *p, const struct hand_place *place,
 		return e;
 	}
 	h->at_rest = h->t.regs;
+	e = hand__forget_batch(h);
+	if (e) {
+		hand__dismiss(h);
+		return e;
+	}
 	*out = h;
 	return NULL;
 }
@@ -99,6 +105,8 @@ struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg[6], int64_
 	struct arch_regs r = h->at_rest;
 	if (h->t.state == TRACEE_GONE)
 		return gone(h);
+	if (fault__call(nr, result))
+		return NULL;
 	arch_regs__make_call(&r, taddr_add(h->place.pads, ARCH_PAD_SYSCALL), borrow__hand_stack(&h->place), nr, arg);
 	struct err *e = tracee__set_regs(&h->t, &r);
 	if (e && err__kind(e) == ERR_GONE) {
@@ -120,8 +128,39 @@ struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg[6], int64_
 	}
 }
 
-/* A result that no system call has. */
-static const int64_t not_run = INT64_MIN;
+/* A result that no system call has; and the number at the end of a list. */
+static const int64_t not_run = INT64_MIN, end_of_list = -1;
+
+struct err *hand__forget_batch(const struct hand *h)
+{
+	return process__write(h->p, hand__data(h), &end_of_list, sizeof(end_of_list));
+}
+
+static bool has_failed(int64_t result)
+{
+	return result < 0 && result >= -4095;
+}
+
+struct err *hand__read_batch(const struct process *p, const struct hand_place *place, struct arch_batch_entry **out,
+			     size_t *n, size_t *done)
+{
+	size_t max = HAND_BATCH_MAX;
+	struct arch_batch_entry *list = xcalloc(max, sizeof(*list));
+	struct err *e = process__read(p, taddr_add(place->scratch, HAND_DATA_AT), list, max * sizeof(*list));
+	*n = *done = 0;
+	while (!e && *n < max && list[*n].nr != end_of_list)
+		++*n;
+	while (*done < *n && list[*done].result != not_run && !has_failed(list[*done].result))
+		++*done;
+	if (*n == max || (*done < *n && list[*done].result == not_run))
+		*n = *done = 0; /* without an end it is no list; this one did not run */
+	if (e) {
+		free(list);
+		return e;
+	}
+	*out = list;
+	return NULL;
+}
 
 struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *calls, size_t n)
 {
@@ -130,9 +169,12 @@ struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *call
 	FREE_CLEANUP struct arch_batch_entry *list = xcalloc(n + 1, sizeof(*list));
 	if (n)
 		memcpy(list, calls, n * sizeof(*list));
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		list[i].result = not_run;
-	list[n].nr = -1;
+		if (fault__call(list[i].nr, &list[i].result))
+			list[i].nr = -1; /* where the batch ends */
+	}
+	list[n].nr = end_of_list;
 	TRY(process__write(h->p, hand__data(h), list, (n + 1) * sizeof(*list)));
 	h->loaded = true;
 	return NULL;
@@ -167,8 +209,7 @@ struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size
 	TRY(process__read(h->p, hand__data(h), list, n * sizeof(*list)));
 	for (size_t i = 0; i < n; i++) {
 		calls[i].result = list[i].result == not_run ? 0 : list[i].result;
-		bool failed = list[i].result < 0 && list[i].result >= -4095;
-		if (*done == i && list[i].result != not_run && !failed)
+		if (*done == i && list[i].result != not_run && !has_failed(list[i].result))
 			*done = i + 1;
 	}
 	return NULL;

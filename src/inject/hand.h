@@ -80,6 +80,14 @@ MUST_CHECK struct err *hand__load_batch(struct hand *h, const struct arch_batch_
  * *done says how many calls succeeded. */
 MUST_CHECK struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size_t n, size_t *done);
 
+/* What was loaded does not count any more: nobody is to go on with it (hand__read_batch()). */
+MUST_CHECK struct err *hand__forget_batch(const struct hand *h);
+/* The batch that a hand of an llvupdate that died has left at a place where nobody is at work any more
+ * (hand__await_place()), with what became of it: *done calls succeeded, and if there are more, the next one failed. *n
+ * is 0 when there is none, or it never ran. The caller frees *out. Raising a hand makes it forgotten. */
+MUST_CHECK struct err *hand__read_batch(const struct process *p, const struct hand_place *place,
+					struct arch_batch_entry **out, size_t *n, size_t *done);
+
 /* Lets the hand exit (if it has not) and waits for that; frees the handle. */
 void hand__dismiss(struct hand *h);
 

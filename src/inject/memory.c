@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "inject/proc.h"
 
 /* process_vm_readv(2) stops at the first page it cannot read and says how far it came; pages of
@@ -41,14 +42,18 @@ struct err *process__write(const struct process *p, taddr_t to, const void *from
 	if (fd < 0) {
 		int e = errno;
 		TRY(process__alive(p));
+		if (e == ESRCH) /* threads of it may take a moment longer to end */
+			return process__err(p, 0, ERR_GONE, 0, NULL, "the process is ending");
 		return process__err(p, 0, e == EACCES || e == EPERM ? ERR_PERMISSION : ERR_UNREADABLE, e, NULL,
 				    "its memory cannot be opened");
 	}
 	size_t done = 0;
+	fault__point("write before");
 	while (done < len) {
-		ssize_t n = pwrite(fd, (const char *)from + done, len - done, (off_t)(to.v + done));
+		ssize_t n = pwrite(fd, (const char *)from + done, fault__piece(len, done), (off_t)(to.v + done));
 		if (n > 0) {
 			done += (size_t)n;
+			fault__point(done < len ? "write in the middle" : "write after");
 			continue;
 		}
 		int e = n < 0 ? errno : EIO;

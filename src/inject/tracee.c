@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "inject/clock.h"
 #include "inject/proc.h"
 #include "inject/restart.h"
@@ -21,7 +22,10 @@
 /* The kernel's own header and call: glibc's <sys/ptrace.h> lags behind, and the two do not mix. */
 static long call(long request, pid_t tid, uintptr_t addr, uintptr_t data)
 {
-	return syscall(SYS_ptrace, request, (long)tid, addr, data);
+	fault__request(request, false);
+	long r = syscall(SYS_ptrace, request, (long)tid, addr, data);
+	fault__request(request, true);
+	return r;
 }
 
 static struct err *failed(const struct tracee *t, const char *what)
@@ -153,7 +157,7 @@ struct err *tracee__poll(struct tracee *t)
 	return NULL;
 }
 
-enum { SPIN_NS = 150000 };
+enum { SPIN_NS = 150000, END_MS = 1000 };
 
 /* Most stops come within microseconds, while the target is held up: to sleep and be woken would cost more than to
  * look again. The yield lets a target that shares our processor go first. */
@@ -231,8 +235,9 @@ void tracee__detach(struct tracee *t)
 	if (t->state == TRACEE_GONE)
 		return;
 	if (call(PTRACE_DETACH, t->tid, 0, (uintptr_t)t->signal) < 0) {
-		int status;
-		(void)waitpid(t->tid, &status, __WALL | WNOHANG); /* killed: reap it */
+		/* killed: until it is reaped, its process does not end */
+		t->state = TRACEE_RUNNING;
+		ERR_CLEANUP struct err *ignored = tracee__wait(t, clock_deadline(END_MS));
 	}
 	t->signal = 0;
 	t->state = TRACEE_GONE;

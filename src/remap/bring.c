@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/fault.h"
 #include "inject/seccomp.h"
 
 /* ---- calls ---- */
@@ -82,10 +83,11 @@ static struct err *open_memory(const struct process *p, struct hand *h, const ui
 	CLOSE_CLEANUP int file = open(path, O_WRONLY | O_CLOEXEC);
 	size_t done = 0;
 	while (file >= 0 && done < len) {
-		ssize_t n = write(file, bytes + done, len - done);
+		ssize_t n = write(file, bytes + done, fault__piece(len, done));
 		if (n < 0 && errno != EINTR)
 			break;
 		done += n > 0 ? (size_t)n : 0;
+		fault__point("memfd in the middle");
 	}
 	return done == len ? NULL
 			   : err__new(ERR_SYSTEM, errno, NULL, NULL, "cannot write the new code into the process");

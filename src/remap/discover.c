@@ -302,8 +302,8 @@ static void look_at_next(const struct process *p, struct loaded *l)
 
 /* ---- all of it ---- */
 
-static struct err *read_library(const struct process *p, const struct mappings *maps, const struct mapping *m,
-				struct loaded *l)
+static struct err *read_vapi(const struct process *p, const struct mappings *maps, const struct mapping *m,
+			     struct loaded *l)
 {
 	l->bias = m->range.start; /* a library's first segment is at 0 (checked below) */
 	l->path = xstrdup(m->path);
@@ -319,8 +319,15 @@ static struct err *read_library(const struct process *p, const struct mappings *
 						"the library does not start at address 0");
 			break;
 		}
+	l->live = l->vapi;
 	TRY(check_vapi(p, l, maps));
-	TRY(read_header(p, l));
+	return read_header(p, l);
+}
+
+static struct err *read_library(const struct process *p, const struct mappings *maps, const struct mapping *m,
+				struct loaded *l)
+{
+	TRY(read_vapi(p, maps, m, l));
 	TRY(read_image(p, maps, l));
 	TRY(read_past(p, maps, l));
 	TRY(read_slots(p, l));
@@ -373,6 +380,33 @@ struct err *discover__libraries(const struct process *p, loaded_list *out)
 	if (err)
 		loaded_list__free(out);
 	return err;
+}
+
+struct err *discover__vapis(const struct process *p, loaded_list *out, struct err **problem)
+{
+	struct mappings maps;
+	*problem = NULL;
+	TRY(process__maps(p, &maps));
+	for (size_t i = 0; i < maps.n; i++) {
+		struct loaded l = {0};
+		bool candidate;
+		struct err *err = is_candidate(p, &maps, &maps.items[i], &candidate);
+		if (!err && !candidate)
+			continue;
+		if (!err)
+			err = read_vapi(p, &maps, &maps.items[i], &l);
+		if (!err) {
+			vec__push(out, l);
+			continue;
+		}
+		loaded__free(&l);
+		if (*problem)
+			err__free(err);
+		else
+			*problem = err;
+	}
+	mappings__free(&maps);
+	return NULL;
 }
 
 void loaded_list__free(loaded_list *l)

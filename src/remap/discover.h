@@ -26,6 +26,10 @@ typedef VEC(struct loaded) loaded_list;
 /* All split libraries of a process, in address order. The caller releases the list with
  * loaded_list__free(). A library whose VAPI is not as its file says is ERR_REFUSED. */
 MUST_CHECK struct err *discover__libraries(const struct process *p, loaded_list *out);
+/* The same as far as it can be said of a library in the middle of an update: path, bias, vapi and header; `live` is
+ * `vapi`, whatever runs. What cannot be read is passed over, and *problem, which the caller releases, is the first
+ * reason (else NULL). */
+MUST_CHECK struct err *discover__vapis(const struct process *p, loaded_list *out, struct err **problem);
 void loaded_list__free(loaded_list *l);
 
 static inline taddr_t loaded__at(const struct loaded *l, vaddr_t vapi_space)

@@ -8,7 +8,7 @@
 /* One call of the batch: a shadow that moves to its place, or the end of a library's part. */
 struct step {
 	const struct surgery *s;
-	const struct shadow *shadow; /* NULL: the shadows' place becomes reservation */
+	struct shadow *shadow; /* NULL: the shadows' place becomes reservation */
 };
 
 struct exchange {
@@ -92,8 +92,14 @@ struct err *exchange__run(struct exchange *x, struct hand *h, bool *committed)
 		*committed = true;
 		return NULL;
 	}
-	struct err *mended = mend(x, done, committed);
+	for (size_t i = 0; i < done; i++)
+		if (x->steps[i].shadow)
+			x->steps[i].shadow->moved = true;
+	struct err *mended = done > x->first_table ? NULL : hand__forget_batch(h); /* it goes back */
+	if (!mended)
+		mended = mend(x, done, committed);
 	if (mended) {
+		*committed = true; /* perhaps not all of it, but nothing may be unmapped any more */
 		err__free(err);
 		return err__wrap(mended, "the exchange stopped half-way");
 	}

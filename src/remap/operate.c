@@ -6,6 +6,7 @@
 #include "remap/exchange.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
+#include "remap/recover.h"
 #include "remap/retire.h"
 #include "remap/target_parts.h"
 
@@ -35,6 +36,38 @@ void target__release_surgeries(struct target *t, const struct group *g)
 	}
 }
 
+/* ---- the journal ---- */
+
+/* Whether `step` is that of `g`, or (NULL) of all that is under way: other groups stay prepared meanwhile. */
+static struct err *write_journal(struct target *t, const struct group *g, enum journal_step step)
+{
+	struct journal *j = journal__new(t->pid, t->start_time, t->name);
+	j->step = step;
+	for (size_t i = 0; i < t->groups.n; i++)
+		for (size_t k = 0; k < t->groups.items[i].n; k++) {
+			const struct group *of = &t->groups.items[i];
+			const struct surgery *s = target__member(t, of, k)->surgery;
+			if (s)
+				surgery__record(s, of == g && step != JOURNAL_PREPARE, j);
+		}
+	struct err *e = journal__write(j);
+	journal__free(j);
+	t->journal = t->journal || !e;
+	return e;
+}
+
+/* Behind the commit and the undo of a group: is anything left to be written down? */
+static void settle_journal(struct target *t)
+{
+	if (t->left_behind || !t->journal)
+		return;
+	for (size_t i = 0; i < t->libraries.n; i++)
+		if (t->results[i].surgery)
+			return; /* another group; what is said of this one does no harm */
+	journal__remove(t->pid);
+	t->journal = false;
+}
+
 /* ---- preparing ---- */
 
 /* One hand makes the calls for all of a group, from the VAPI of the first. A thread that may be borrowed must come by
@@ -59,34 +92,69 @@ static struct err *await_other_hands(const struct target *t, unsigned timeout_s)
  * even that fails runs on as before, with an address range in use that nothing refers to. */
 static void undo(struct target *t, const struct group *g, const struct update_options *opt)
 {
+	bool mapped = false;
+	for (size_t i = 0; i < g->n; i++)
+		mapped = mapped ||
+			 (target__member(t, g, i)->surgery && surgery__has_mapped(target__member(t, g, i)->surgery));
+	ERR_CLEANUP struct err *unwritten = mapped ? write_journal(t, g, JOURNAL_UNDO) : NULL; /* the older step does */
 	for (size_t i = 0; i < g->n; i++) {
 		struct result *r = target__member(t, g, i);
 		if (!r->surgery)
 			continue;
-		ERR_CLEANUP struct err *e = raise_hand(t, g, opt->timeout_s);
+		ERR_CLEANUP struct err *e = surgery__has_mapped(r->surgery) ? raise_hand(t, g, opt->timeout_s) : NULL;
 		if (!e)
 			e = surgery__undo(r->surgery, t->hand);
 		if (!e || err__kind(e) == ERR_GONE)
 			continue;
+		t->left_behind = true;
 		FREE_CLEANUP char *both =
 		    xasprintf("%s; and what was mapped could not be taken back: %s", r->reason, err__text(e));
-		target__set_reason(
-		    r, OUTCOME_FAILURE, ERR_SURGERY, "undo", both,
-		    "the process runs on as before; pages in its window stay mapped until the next update");
+		target__set_reason(r, OUTCOME_FAILURE, ERR_SURGERY, "undo", both,
+				   "the process runs on as before; cllvupdate -u takes back what is left");
 	}
 }
 
-/* The state as it is now: another update may have come between, and our own changed the headers. */
+/* Is this the state that was planned for? Images that are mapped are the same; what is being prepared by a tool that
+ * is dead may have come or gone. */
+static bool same_state(const struct vapi_header *a, const struct vapi_header *b)
+{
+	bool same = a->live == b->live && a->generation == b->generation && a->own_code == b->own_code;
+	for (size_t i = 0; same && i < VAPI_IMAGES_MAX; i++) {
+		bool in_a = a->image[i].state > VAPI_IMAGE_PREPARING, in_b = b->image[i].state > VAPI_IMAGE_PREPARING;
+		same = in_a == in_b && (!in_a || memcmp(&a->image[i], &b->image[i], sizeof(a->image[i])) == 0);
+	}
+	return same;
+}
+
+/* The header as it is now: another update may have come between, and our own changed it. */
+static struct err *check_header(const struct target *t, struct loaded *l)
+{
+	struct vapi_header now;
+	TRY(process__read(t->process, loaded__at(l, l->vapi->vapi.header), &now, sizeof(now)));
+	if (now.magic == 0)
+		now = (struct vapi_header){0};
+	if (owner__is_alive(&now))
+		return err__new(ERR_BUSY, 0, l->path, "wait for it to end",
+				"another llvupdate (process %u) is at work on it", now.owner);
+	if (!same_state(&now, &l->header))
+		return err__new(ERR_RETRY, 0, NULL, "run llvupdate again",
+				"the process was updated by somebody else meanwhile");
+	l->header = now;
+	owner__clear(&l->header);
+	return NULL;
+}
+
 static struct err *check_headers(const struct target *t, const struct group *g)
 {
-	for (size_t i = 0; i < g->n; i++) {
-		struct vapi_header header;
-		const struct loaded *l = target__member(t, g, i)->library;
-		TRY(process__read(t->process, loaded__at(l, l->vapi->vapi.header), &header, sizeof(header)));
-		if (header.live != l->header.live || header.generation != l->header.generation)
-			return err__new(ERR_RETRY, 0, NULL, "run llvupdate again",
-					"the process was updated by somebody else meanwhile");
-	}
+	for (size_t i = 0; i < g->n; i++)
+		TRY(check_header(t, target__member(t, g, i)->library));
+	return NULL;
+}
+
+static struct err *still_ours(const struct target *t, const struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		TRY(surgery__still_ours(target__member(t, g, i)->surgery));
 	return NULL;
 }
 
@@ -115,13 +183,15 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 	pid_t tracer;
 	*at_fault = TARGET_ALL_ALIKE;
 	TRY(process__alive(t->process));
+	TRY(check_headers(t, g)); /* before the tracer: that may be another llvupdate */
 	TRY(process__tracer(t->process, &tracer));
 	if (tracer)
 		return err__new(ERR_BUSY, 0, NULL, "detach the debugger first", "process %d is traced by process %d",
 				t->pid, tracer);
 	TRY(process__shares_memory(t->process, false));
 	TRY(check_room(t, g));
-	TRY(check_headers(t, g));
+	TRY(await_other_hands(t, opt->timeout_s));
+	TRY(check_headers(t, g)); /* a dead tool's hand may have come to its end only now */
 	TRY(resolve_again(t, g, at_fault));
 	for (size_t i = 0; i < g->n; i++) {
 		struct result *r = target__member(t, g, i);
@@ -129,9 +199,11 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 		TRY(surgery__new(t->process, r->library, r->plan, r->imports, &r->surgery));
 	}
 	*at_fault = TARGET_ALL_ALIKE;
-	TRY(await_other_hands(t, opt->timeout_s));
+	TRY(write_journal(t, g, JOURNAL_PREPARE));
+	for (size_t i = 0; i < g->n; i++)
+		TRY(surgery__claim(target__member(t, g, i)->surgery));
 	TRY(raise_hand(t, g, opt->timeout_s));
-	return check_headers(t, g); /* an earlier hand may have come to its end only now */
+	return still_ours(t, g);
 }
 
 static struct err *prepare_members(struct target *t, const struct group *g, int *at_fault)
@@ -157,21 +229,22 @@ static void prepare(struct target *t, const struct group *g, const struct update
 	for (size_t i = 0; i < g->n; i++)
 		target__member(t, g, i)->tries++;
 	ERR_CLEANUP struct err *e = begin(t, g, opt, &at_fault);
-	bool begun = !e;
 	if (!e)
 		e = prepare_members(t, g, &at_fault);
 	if (e) {
 		target__group_failed(t, g, e, at_fault);
-		if (begun)
-			undo(t, g, opt);
+		undo(t, g, opt);
 		target__release_surgeries(t, g);
+		settle_journal(t);
 	}
 	add_time(t, g, start);
 }
 
 void target__prepare(struct target *t, const struct update_options *opt)
 {
-	ERR_CLEANUP struct err *e = t->lock < 0 ? lock__take(t->pid, &t->lock) : NULL;
+	ERR_CLEANUP struct err *e = t->lock ? NULL : lock__take(t->pid, &t->lock);
+	if (!e && !t->journal)
+		e = recover__check(t->process);
 	size_t pending = 0;
 	for (size_t i = 0; i < t->groups.n; i++)
 		pending += target__group_pending(t, &t->groups.items[i]);
@@ -222,7 +295,9 @@ static void list_functions(const struct target *t, const struct group *g, functi
 static struct err *exchange_frozen(struct target *t, const struct group *g, struct freeze *frozen, struct exchange *x,
 				   bool *committed)
 {
-	struct err *e = exchange__run(x, t->hand, committed);
+	struct err *e = still_ours(t, g);
+	if (!e)
+		e = exchange__run(x, t->hand, committed);
 	struct freeze_stats threads;
 	freeze__stats(frozen, &threads);
 	threads.moved = 0;
@@ -290,6 +365,7 @@ static struct err *exchange(struct target *t, const struct group *g, const struc
 	FREE_CLEANUP struct surgery **members = xcalloc(g->n, sizeof(void *));
 	for (size_t i = 0; i < g->n; i++)
 		members[i] = target__member(t, g, i)->surgery;
+	TRY(write_journal(t, g, JOURNAL_EXCHANGE));
 	TRY(exchange__new(members, g->n, &x));
 	struct err *e = attempt(t, g, opt, x, committed);
 	exchange__free(x);
@@ -326,6 +402,7 @@ static void commit(struct target *t, const struct group *g, const struct update_
 	bool committed = false;
 	ERR_CLEANUP struct err *e = exchange(t, g, opt, &committed);
 	if (committed) {
+		ERR_CLEANUP struct err *unwritten = e ? NULL : write_journal(t, g, JOURNAL_SETTLE);
 		if (e)
 			clear_shadows(t, g, opt);
 		for (size_t i = 0; i < g->n; i++)
@@ -384,4 +461,5 @@ void target__commit(struct target *t, const struct update_options *opt)
 	}
 	if (any)
 		retire_old_code(t, opt);
+	settle_journal(t);
 }

@@ -354,14 +354,31 @@ static bool stubs_are_old(const struct mappings *maps, const struct loaded *l)
 	return first->deleted || !l->now || stat(l->now, &st) < 0 || st.st_ino != first->inode;
 }
 
+/* `stored`, of these bytes, has the stubs at text_at. */
+static struct err *map_stubs(const struct retire *r, const struct loaded *l, const struct stored *stored,
+			     const uint8_t *bytes, size_t size, uint64_t text_at)
+{
+	int64_t fd, ignored;
+	bool shared;
+	TRY(bring__open(r->p, r->hand, stored, bytes, size, "llu-vapi", &fd, &shared));
+	const struct vapi_note *v = &l->vapi->vapi;
+	uint64_t len = align_up(v->text_end - v->text, LLU_PAGE);
+	struct err *e = bring__map(r->hand, "map the stubs anew", loaded__at(l, v->text), len, PROT_READ | PROT_EXEC,
+				   MAP_PRIVATE, (int)fd, text_at);
+	const uint64_t arg[6] = {(uint64_t)fd};
+	struct err *closed = hand__call(r->hand, SYS_close, arg, &ignored);
+	if (!e)
+		return closed;
+	err__free(closed);
+	return e;
+}
+
 /* Maps the stubs from a file of their own: the same bytes at the same place, exchanged by one call while the
  * process runs. */
-static struct err *renew_stubs(struct retire *r, const struct mappings *maps, const struct loaded *l)
+static struct err *renew_stubs(const struct retire *r, const struct mappings *maps, const struct loaded *l)
 {
 	size_t size;
 	uint64_t text_at;
-	int64_t fd, ignored;
-	bool shared;
 	struct stored stored = {0};
 	if (!stubs_are_old(maps, l))
 		return NULL;
@@ -372,18 +389,8 @@ static struct err *renew_stubs(struct retire *r, const struct mappings *maps, co
 	const char *soname = strchr(l->vapi->soname, '/') ? "" : l->vapi->soname;
 	FREE_CLEANUP char *name = xasprintf("%s-%.16s-vapi", *soname ? soname : "library", id);
 	TRY(store__put(name, bytes, size, &stored));
-	FREE_CLEANUP char *path = stored.path;
-	(void)path; /* released with the scope; clang calls it unused */
-	TRY(bring__open(r->p, r->hand, &stored, bytes, size, "llu-vapi", &fd, &shared));
-	const struct vapi_note *v = &l->vapi->vapi;
-	uint64_t len = align_up(v->text_end - v->text, LLU_PAGE);
-	struct err *e = bring__map(r->hand, "map the stubs anew", loaded__at(l, v->text), len, PROT_READ | PROT_EXEC,
-				   MAP_PRIVATE, (int)fd, text_at);
-	const uint64_t arg[6] = {(uint64_t)fd};
-	struct err *closed = hand__call(r->hand, SYS_close, arg, &ignored);
-	if (!e)
-		return closed;
-	err__free(closed);
+	struct err *e = map_stubs(r, l, &stored, bytes, size, text_at);
+	free(stored.path);
 	return e;
 }
 

@@ -8,9 +8,11 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/hash.h"
 #include "base/vec.h"
 
@@ -83,14 +85,14 @@ static bool same_contents(int fd, const uint8_t *data, size_t size)
 
 static int write_all(int fd, const uint8_t *data, size_t size)
 {
-	while (size) {
-		ssize_t n = write(fd, data, size);
+	for (size_t done = 0; done < size;) {
+		ssize_t n = write(fd, data + done, fault__piece(size, done));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return -1;
-		data += n;
-		size -= (size_t)n;
+		fault__point("file in the middle");
+		done += (size_t)n;
 	}
 	return 0;
 }
@@ -99,15 +101,44 @@ static struct err *create(int dir, const char *path, const char *name, mode_t mo
 			  int *out)
 {
 	FREE_CLEANUP char *temporary = xasprintf(".%s.%d", name, (int)getpid());
+	fault__point("file before");
 	unlinkat(dir, temporary, 0);
 	*out = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	if (*out < 0 || write_all(*out, data, size) < 0 || fchmod(*out, mode) < 0 ||
-	    renameat(dir, temporary, dir, name) < 0) {
+	if (*out < 0 || flock(*out, LOCK_EX | LOCK_NB) < 0 || write_all(*out, data, size) < 0 ||
+	    fchmod(*out, mode) < 0 || renameat(dir, temporary, dir, name) < 0) {
 		struct err *e = err__new(ERR_SYSTEM, errno, path, NULL, "cannot write the file");
 		unlinkat(dir, temporary, 0);
 		return e;
 	}
+	fault__point("file after");
 	return NULL;
+}
+
+/* ".NAME.PID", and nobody is writing it any more? Its PID may be one of another PID namespace. */
+static bool is_abandoned(int dir, const char *name)
+{
+	const char *dot = strrchr(name, '.');
+	if (*name != '.' || dot == name || !dot[1] || dot[1 + strspn(dot + 1, "0123456789")])
+		return false;
+	CLOSE_CLEANUP int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+size_t store__clear_temporaries(void)
+{
+	FREE_CLEANUP char *where = folder();
+	int dir = -1;
+	size_t n = 0;
+	ERR_CLEANUP struct err *none = open_folder(where, false, &dir);
+	DIR *d = none ? NULL : fdopendir(dir);
+	if (!d) {
+		close_cleanup(&dir);
+		return 0;
+	}
+	for (struct dirent *e; (e = readdir(d));)
+		n += is_abandoned(dirfd(d), e->d_name) && unlinkat(dir, e->d_name, 0) == 0;
+	closedir(d);
+	return n;
 }
 
 struct entry {

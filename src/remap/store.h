@@ -27,6 +27,8 @@ MUST_CHECK struct err *store__open(const struct stored *s, int *fd);
 /* Keeps bytes, for the caller's eyes alone, under a name; what has it already is replaced at once and as a
  * whole. `where` is a folder, NULL: the usual one, as everywhere. */
 MUST_CHECK struct err *store__keep(const char *where, const char *name, const void *data, size_t size);
+/* Removes what tools that died while they wrote it have left; how many files. */
+size_t store__clear_temporaries(void);
 /* Fetches what was kept, at most `max` bytes; the caller frees it. An error where there is none, or it is not to
  * be trusted. Makes no folder. */
 MUST_CHECK struct err *store__fetch(const char *where, const char *name, size_t max, uint8_t **data, size_t *size);

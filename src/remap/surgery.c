@@ -4,7 +4,9 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "base/hash.h"
 #include "remap/bring.h"
+#include "remap/lock.h"
 #include "remap/surgery_parts.h"
 
 enum { SEGMENTS_MAX = 16 };
@@ -79,32 +81,117 @@ size_t surgery__live_ranges(const struct surgery *s, struct trange *out, size_t 
 
 static struct err *reserve(struct surgery *s, struct hand *h, vaddr_t a, uint64_t len)
 {
-	return bring__reserve(h, surgery__at(s, a), len);
+	return len ? bring__reserve(h, surgery__at(s, a), len) : NULL;
+}
+
+/* Where a shadow was there is a hole, unless the process has mapped something of its own into it. */
+static struct err *fill_hole(struct surgery *s, struct hand *h, vaddr_t a, uint64_t len)
+{
+	int64_t ignored;
+	const uint64_t arg[6] = {surgery__at(s, a).v, len, PROT_NONE, BRING_RESERVED_FLAGS | MAP_FIXED_NOREPLACE,
+				 (uint64_t)-1,        0};
+	return hand__call(h, SYS_mmap, arg, &ignored);
+}
+
+/* From `start` to the end of the shadows. */
+static struct err *reserve_from(struct surgery *s, struct hand *h, vaddr_t start)
+{
+	for (size_t i = 0; i < s->shadows.n; i++) {
+		const struct shadow *x = &s->shadows.items[i];
+		if (!x->moved)
+			continue;
+		TRY(reserve(s, h, start, x->at - start));
+		TRY(fill_hole(s, h, x->at, x->len));
+		start = x->at + x->len;
+	}
+	return reserve(s, h, start, s->shadow_at + s->shadow_len - start);
 }
 
 /* ---- prepare ---- */
 
+static taddr_t header_at(const struct surgery *s, size_t offset)
+{
+	return surgery__at(s, s->l->vapi->vapi.header + offset);
+}
+
+/* Writes what s->announced has there. */
+static struct err *write_header(const struct surgery *s, size_t offset, size_t len)
+{
+	return process__write(s->p, header_at(s, offset), (const uint8_t *)&s->announced + offset, len);
+}
+
+struct err *surgery__claim(struct surgery *s)
+{
+	const size_t owner = offsetof(struct vapi_header, owner), start = offsetof(struct vapi_header, owner_start);
+	bool first = s->l->header.magic == 0;
+	s->announced = s->l->header;
+	owner__set(&s->announced);
+	s->claimed = true;
+	if (!first) { /* the PID is what counts: last */
+		TRY(write_header(s, start, sizeof(s->announced) - start));
+		return write_header(s, owner, sizeof(s->announced.owner));
+	}
+	/* without the magic nothing counts, so what an earlier try left behind is overwritten before */
+	TRY(write_header(s, 0, sizeof(s->announced)));
+	s->announced.magic = VAPI_HEADER_MAGIC;
+	return write_header(s, 0, sizeof(s->announced.magic));
+}
+
+struct err *surgery__still_ours(const struct surgery *s)
+{
+	struct vapi_header h;
+	TRY(process__read(s->p, header_at(s, 0), &h, sizeof(h)));
+	return memcmp(&h, &s->announced, sizeof(h)) == 0
+		   ? NULL
+		   : err__new(ERR_RETRY, 0, s->l->path, "run llvupdate again",
+			      "the process was updated by somebody else meanwhile");
+}
+
+static size_t entry_offset(uint32_t i)
+{
+	return offsetof(struct vapi_header, image) + i * sizeof(struct vapi_image);
+}
+
+/* `state` is its first word, so an entry that becomes free is free at once. */
+_Static_assert(offsetof(struct vapi_image, state) == 0, "free entries are written from the front");
+
+static struct err *clear_entry(struct surgery *s, uint32_t i)
+{
+	s->announced.image[i] = (struct vapi_image){0};
+	return write_header(s, entry_offset(i), sizeof(struct vapi_image));
+}
+
+/* What a dead tool has mapped becomes reservation, before its entry is used for something else. */
+static struct err *clear_leftovers(struct surgery *s, struct hand *h)
+{
+	for (size_t i = 0; i < s->leftovers.n; i++)
+		TRY(reserve(s, h, s->leftovers.items[i].start,
+			    s->leftovers.items[i].end - s->leftovers.items[i].start));
+	for (uint32_t i = 0; i < VAPI_IMAGES_MAX; i++)
+		if (s->announced.image[i].state == VAPI_IMAGE_PREPARING)
+			TRY(clear_entry(s, i));
+	return NULL;
+}
+
 /* Law 2: what is begun is written down first. The entry is complete before it is marked. */
 static struct err *announce(struct surgery *s)
 {
-	const struct vapi_note *v = &s->l->vapi->vapi;
+	vaddr_t start = s->mapped ? s->shadow_at : s->base;
 	struct vapi_image i = {.state = VAPI_IMAGE_FREE,
 			       .build_id_len = s->plan->next->build_id_len,
-			       .base = s->mapped ? s->shadow_at : s->base,
-			       .len = s->shadow_at + s->shadow_len - (s->mapped ? s->shadow_at : s->base)};
+			       .base = start,
+			       .len = s->shadow_at + s->shadow_len - start};
 	memcpy(i.build_id, s->plan->next->build_id, sizeof(i.build_id));
-	uint32_t slot = s->mapped ? UINT32_MAX : s->entry;
-	for (uint32_t k = 0; k < VAPI_IMAGES_MAX && slot == UINT32_MAX; k++)
-		if (!vapi_image__is_there(&s->l->header.image[k]))
-			slot = k;
-	if (slot == UINT32_MAX)
+	uint32_t at = s->mapped ? 0 : s->entry;
+	while (at < VAPI_IMAGES_MAX && s->announced.image[at].state != VAPI_IMAGE_FREE)
+		at++;
+	if (at == VAPI_IMAGES_MAX)
 		return surgery__refuse(s, "too many earlier images are still mapped in the process");
-	taddr_t entry = surgery__at(s, v->header + offsetof(struct vapi_header, image) + slot * sizeof(i));
-	uint32_t preparing = VAPI_IMAGE_PREPARING;
-	uint64_t magic = VAPI_HEADER_MAGIC;
-	TRY(process__write(s->p, entry, &i, sizeof(i)));
-	TRY(process__write(s->p, taddr_add(entry, offsetof(struct vapi_image, state)), &preparing, sizeof(preparing)));
-	return process__write(s->p, surgery__at(s, v->header), &magic, sizeof(magic));
+	s->announced_at = at;
+	s->announced.image[at] = i;
+	TRY(write_header(s, entry_offset(at), sizeof(i)));
+	s->announced.image[at].state = VAPI_IMAGE_PREPARING;
+	return write_header(s, entry_offset(at), sizeof(i.state));
 }
 
 static struct err *map_image(struct surgery *s, struct hand *h)
@@ -154,11 +241,9 @@ static struct err *map_shadows(struct surgery *s, struct hand *h)
 
 struct err *surgery__prepare(struct surgery *s, struct hand *h)
 {
-	s->begun = true;
+	TRY(clear_leftovers(s, h));
 	TRY(announce(s));
-	for (size_t i = 0; i < s->leftovers.n; i++)
-		TRY(reserve(s, h, s->leftovers.items[i].start,
-			    s->leftovers.items[i].end - s->leftovers.items[i].start));
+	s->begun = true;
 	if (!s->mapped) {
 		TRY(map_image(s, h));
 		TRY(map_words(s, h, s->plan->got_at, s->got, s->plan->new_got.n));
@@ -169,19 +254,33 @@ struct err *surgery__prepare(struct surgery *s, struct hand *h)
 
 /* ---- undo, verify ---- */
 
+bool surgery__has_mapped(const struct surgery *s)
+{
+	return s->begun;
+}
+
 struct err *surgery__undo(struct surgery *s, struct hand *h)
 {
-	const struct vapi_note *v = &s->l->vapi->vapi;
-	if (!s->begun)
-		return NULL;
 	vaddr_t start = s->mapped ? s->shadow_at : s->base;
-	TRY(reserve(s, h, start, s->shadow_at + s->shadow_len - start));
-	return process__write(s->p, surgery__at(s, v->header), &s->l->header, sizeof(s->l->header));
+	if (!s->claimed)
+		return NULL;
+	TRY(surgery__still_ours(s)); /* or what lies there may be another tool's */
+	if (s->begun) {
+		TRY(reserve_from(s, h, start));
+		s->begun = false;
+		TRY(clear_entry(s, s->announced_at));
+	}
+	if (s->l->header.magic == 0)
+		s->announced = (struct vapi_header){0};
+	owner__clear(&s->announced);
+	TRY(write_header(s, 0, sizeof(s->announced)));
+	s->claimed = false;
+	return NULL;
 }
 
 struct err *surgery__clear_shadows(struct surgery *s, struct hand *h)
 {
-	return reserve(s, h, s->shadow_at, s->shadow_len);
+	return reserve_from(s, h, s->shadow_at);
 }
 
 struct err *surgery__verify(const struct surgery *s)
@@ -201,4 +300,27 @@ void surgery__places(const struct surgery *s, struct surgery_places *out)
 	*out = (struct surgery_places){.image = s->base, .image_len = s->plan->image_len, .shared = s->shared};
 	for (size_t i = 0; i < s->shadows.n; i++)
 		out->pages_replaced += s->shadows.items[i].len / LLU_PAGE;
+}
+
+void surgery__record(const struct surgery *s, bool moves, struct journal *j)
+{
+	struct journal_library l = {.path = xstrdup(s->l->path),
+				    .bias = s->l->bias,
+				    .header = header_at(s, 0),
+				    .generation = s->l->header.generation,
+				    .image = s->base,
+				    .image_len = s->mapped ? 0 : s->plan->image_len,
+				    .shadows = s->shadow_at,
+				    .shadows_len = s->shadow_len};
+	bool pages = j->step == JOURNAL_EXCHANGE;
+	for (size_t i = 0; i < s->shadows.n && moves; i++) {
+		const struct shadow *x = &s->shadows.items[i];
+		struct journal_move m = {.at = x->at,
+					 .to = x->to,
+					 .len = x->len,
+					 .hash = hash__bytes(HASH_START, x->content, x->len),
+					 .before = pages ? xmemdup(x->before, x->len) : NULL};
+		vec__push(&l.moves, m);
+	}
+	vec__push(&j->libraries, l);
 }

@@ -16,6 +16,7 @@
 #include "freeze/freeze.h"
 #include "inject/hand.h"
 #include "remap/discover.h"
+#include "remap/journal.h"
 
 struct surgery;
 
@@ -34,9 +35,18 @@ typedef VEC(struct freeze_function) function_list;
  */
 void surgery__functions(const struct surgery *s, function_list *out);
 
+/* Writes into the header who is at work; before a hand is raised. The header was looked at just before. */
+MUST_CHECK struct err *surgery__claim(struct surgery *s);
+/* Does the header say what this tool wrote, and nothing else? ERR_RETRY: another tool, which shares no lock with this
+ * one (lock.h), was there. To be asked before anything is mapped, and in the freeze right before the exchange. */
+MUST_CHECK struct err *surgery__still_ours(const struct surgery *s);
 MUST_CHECK struct err *surgery__prepare(struct surgery *s, struct hand *h);
-/* Takes back what surgery__prepare() did, if anything. */
+/* Takes back what claim and prepare did, if anything. */
 MUST_CHECK struct err *surgery__undo(struct surgery *s, struct hand *h);
+/* Does surgery__undo() need a hand? Else it may be NULL. */
+bool surgery__has_mapped(const struct surgery *s);
+/* Appends the library to a journal; with what is exchanged if `moves`. */
+void surgery__record(const struct surgery *s, bool moves, struct journal *j);
 /* After a commit that stopped half-way and was finished by plain writes: what is left of the shadow pages becomes
  * reservation again. */
 MUST_CHECK struct err *surgery__clear_shadows(struct surgery *s, struct hand *h);

@@ -19,6 +19,7 @@ struct shadow {
 	vaddr_t to, at; /* VAPI space */
 	uint64_t len;
 	bool writable;
+	bool moved;                /* by an exchange that stopped: there may be a hole at `at` */
 	uint8_t *content, *before; /* len bytes each */
 };
 
@@ -29,7 +30,8 @@ struct surgery {
 	const taddr_t *imports; /* imports.h */
 	vaddr_t base;
 	bool mapped;    /* the image is there already: an older one that is still mapped, or vapi's own */
-	bool begun;     /* something may have been written or mapped */
+	bool claimed;   /* the header names this tool as its owner */
+	bool begun;     /* something may have been mapped */
 	uint32_t entry; /* of the header: images[entry]; or UINT32_MAX for vapi's own code */
 	uint8_t *bytes; /* the image file */
 	size_t bytes_len;
@@ -41,6 +43,8 @@ struct surgery {
 	uint64_t shadow_len;
 	VEC(struct shadow) shadows;   /* in the order of commit: ..., table, header */
 	struct vapi_header header;    /* what it will be */
+	struct vapi_header announced; /* what it is from the claim on, when nobody else writes to it */
+	uint32_t announced_at;        /* the entry that says PREPARING */
 	VEC(struct vrange) leftovers; /* of an earlier update that did not come to its end */
 };
 

@@ -164,9 +164,21 @@ static struct err *is_referred_to(const struct surgery *s, struct vrange r, bool
 	return *out ? NULL : object_refers_to(s, s->l->map.pieces, s->l->map.n_pieces, r, out);
 }
 
+/* Are there holes in it? Only an exchange makes them. */
+static bool is_whole(const struct surgery *s, const struct mappings *maps, struct vrange r)
+{
+	for (vaddr_t a = r.start; a < r.end;) {
+		const struct mapping *m = mappings__at(maps, surgery__at(s, a));
+		if (!m)
+			return false;
+		a = m->range.end.v - s->l->bias.v;
+	}
+	return true;
+}
+
 /* What an update that was killed before its exchange has mapped is free. One whose exchange stopped, with nobody left
- * to mend it, may be in use. */
-static struct err *list_leftovers(struct surgery *s)
+ * to mend it, may be in use; recover.h can tell. */
+static struct err *list_leftovers(struct surgery *s, const struct mappings *maps)
 {
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++) {
 		const struct vapi_image *m = &s->l->header.image[i];
@@ -175,9 +187,10 @@ static struct err *list_leftovers(struct surgery *s)
 			continue;
 		struct vrange r = {m->base, m->base + m->len};
 		TRY(is_referred_to(s, r, &in_use));
-		if (in_use)
-			return surgery__refuse(s, "an update was interrupted while it exchanged pages, and what it "
-						  "mapped is in use");
+		if (in_use || !is_whole(s, maps, r))
+			return err__new(ERR_REFUSED, 0, s->l->path, "run cllvupdate -u first",
+					"an update was interrupted while it exchanged pages, and what it mapped is in "
+					"use");
 		vec__push(&s->leftovers, r);
 	}
 	return NULL;
@@ -198,7 +211,7 @@ static void place_shadows(struct surgery *s, vaddr_t start)
 struct err *surgery__lay_out(struct surgery *s, const struct mappings *maps)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
-	TRY(list_leftovers(s));
+	TRY(list_leftovers(s, maps));
 	TRY(choose_place(s, maps));
 	uint64_t image = s->mapped ? 0 : s->plan->image_len, shadows = surgery__pages_bound(s);
 	vaddr_t place = s->base;

@@ -192,7 +192,6 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 {
 	struct target *t = xcalloc(1, sizeof(*t));
 	t->pid = pid;
-	t->lock = -1;
 	struct err *e = process__open(pid, &t->process);
 	if (!e)
 		e = discover__libraries(t->process, &t->libraries);
@@ -233,7 +232,7 @@ void target__close(struct target *t)
 	}
 	free(t->results);
 	loaded_list__free(&t->libraries);
-	lock__drop(t->pid, t->lock);
+	lock__drop(t->lock);
 	process__close(t->process);
 	free(t->name);
 	free(t);

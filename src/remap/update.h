@@ -60,7 +60,9 @@ struct target {
 	struct result *results; /* one for each library */
 	group_list groups;
 	struct hand *hand; /* while under way */
-	int lock;
+	struct lock *lock; /* from the first preparation on */
+	bool journal;      /* one of ours is there */
+	bool left_behind;  /* something could not be taken back: the journal stays */
 };
 
 struct update_options {

@@ -220,3 +220,23 @@ void scene__walk(struct scene *s, const char *variant)
 		target__rounds(s->target, ROUNDS, versions[i]);
 	}
 }
+
+void scene__seal(struct target *t, const char *library, const char *part)
+{
+	struct result r =
+	    command__run((const char *const[]){COMMAND_DIR "/procmap", path_of("%d", target__pid(t)), NULL}, 60);
+	const char *end = path_of("  %s(%s)\n", library, part), *line = strstr(r.out, end);
+	unsigned long from, to;
+	char *after;
+
+	cr_assert_not_null(line, "no '%s' in:\n%s", end, r.out);
+	while (line > r.out && line[-1] != '\n')
+		line--;
+	from = strtoul(line, &after, 16);
+	to = strtoul(after + 1, NULL, 16);
+	cr_assert(*after == '-' && to > from, "%s", line);
+	result__free(&r);
+	target__say(t, path_of("seal 0x%lx 0x%lx", from, to - from));
+	if (strcmp(target__hear(t), "sealed") != 0)
+		cr_skip_test("this kernel has no mseal(2)");
+}

@@ -65,4 +65,8 @@ void scene__refuse(struct scene *s, const char *reason);
 /* Replaces the library and updates, along v1, v2, v3, v1 of a variant ("" or "-NAME"), with rounds between. */
 void scene__walk(struct scene *s, const char *variant);
 
+/* Has the driver seal the pages of a library's VAPI part ("VAPI table"), so that nothing can be moved there. Skips the
+ * test where the kernel cannot. */
+void scene__seal(struct target *t, const char *library, const char *part);
+
 #endif

@@ -1,0 +1,90 @@
+/* cllvupdate: cleans up after a live update operation that was interrupted. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "remap/recover.h"
+
+enum { EXIT_DONE = 0, EXIT_USAGE = 2, EXIT_NOT_CLEANED = 4, EXIT_NOT_PERMITTED = 5 };
+
+static const char usage[] = "usage: cllvupdate -u\n"
+			    "\n"
+			    "Finishes or takes back what an interrupted llvupdate has left in processes.\n"
+			    "  -u, --update         clean up after live updates\n"
+			    "      --help, --version\n"
+			    "Exit: 0 done, or no clean up was required, 2 usage, 4 something could not be cleaned up,\n"
+			    "      5 not permitted, or an operation is under way.\n";
+
+static int report_error(struct err *e)
+{
+	fprintf(stderr, "cllvupdate: %s\n", err__text(e));
+	if (err__hint(e))
+		fprintf(stderr, "cllvupdate: %s\n", err__hint(e));
+	int code = err__kind(e) == ERR_BUSY || err__kind(e) == ERR_PERMISSION ? EXIT_NOT_PERMITTED : EXIT_NOT_CLEANED;
+	err__free(e);
+	return code;
+}
+
+static void print(const struct recovery *r)
+{
+	if (r->pid)
+		printf("%d %s: ", r->pid, r->name ? r->name : "?");
+	if (r->library)
+		printf("%s: ", r->library);
+	if (r->failed)
+		printf("could not be cleaned up: ");
+	printf("%s%s%s%s\n", r->text, r->hint ? " (" : "", r->hint ? r->hint : "", r->hint ? ")" : "");
+}
+
+static int clean_up(void)
+{
+	recovery_list list = {0};
+	struct err *e = recover__all(&list);
+	int code = EXIT_DONE;
+	for (size_t i = 0; i < list.n; i++) {
+		const struct recovery *r = &list.items[i];
+		print(r);
+		if (!r->failed)
+			continue;
+		if (r->kind != ERR_BUSY && r->kind != ERR_PERMISSION)
+			code = EXIT_NOT_CLEANED;
+		else if (code == EXIT_DONE)
+			code = EXIT_NOT_PERMITTED;
+	}
+	if (!e && list.n == 0)
+		puts("No clean up is required");
+	recovery_list__free(&list);
+	return e ? report_error(e) : code;
+}
+
+int main(int argc, char **argv)
+{
+	enum { OPT_HELP = 256, OPT_VERSION };
+	static const struct option long_options[] = {
+	    {"update", no_argument, NULL, 'u'},
+	    {"help", no_argument, NULL, OPT_HELP},
+	    {"version", no_argument, NULL, OPT_VERSION},
+	    {NULL, 0, NULL, 0},
+	};
+	bool update = false;
+	for (int c; (c = getopt_long(argc, argv, "u", long_options, NULL)) != -1;) {
+		switch (c) {
+		case 'u':
+			update = true;
+			break;
+		case OPT_HELP:
+			fputs(usage, stdout);
+			return EXIT_DONE;
+		case OPT_VERSION:
+			puts("cllvupdate " LLU_VERSION);
+			return EXIT_DONE;
+		default:
+			fputs(usage, stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (!update || optind != argc) {
+		fputs(usage, stderr);
+		return EXIT_USAGE;
+	}
+	return clean_up();
+}
