@@ -1,5 +1,6 @@
 /* Old code goes: what the maps say, what does not keep it, and what a process does afterwards. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,11 +140,6 @@ static void walk(const char *name)
 		target__rounds(s.target, 3, i % 3 + 1);
 	}
 	free(target__finish(s.target));
-}
-
-Test(gone, exceptions)
-{
-	walk("throw");
 }
 
 Test(gone, functions_bound_late)

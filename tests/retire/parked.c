@@ -100,9 +100,9 @@ Test(parked, over_several_updates)
 	target__ask(s.target, "park mmap", "done");
 	update_held(&s, 2, "anonymous memory");
 	update_held(&s, 3, "anonymous memory");
-	update_held(&s, 1, "anonymous memory");
+	update_held(&s, 2, "anonymous memory");
 	target__ask(s.target, "resume", "resumed 1");
-	update_gone(&s, 2);
+	update_gone(&s, 3);
 	free(target__finish(s.target));
 }
 
