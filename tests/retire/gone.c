@@ -156,3 +156,21 @@ Test(gone, thread_local_objects)
 {
 	walk("tls");
 }
+
+/* The library is closed and opened again between updates: nothing of it stays. */
+Test(gone, dlclose)
+{
+	struct scene s = scene__begin("plug", "v1");
+	struct map m[32];
+
+	target__ask(s.target, "open", "opened");
+	target__rounds(s.target, 2, 1);
+	update_gone(&s, 2);
+	update_gone(&s, 3);
+	target__ask(s.target, "close", "closed");
+	cr_assert_eq(maps__find(target__pid(s.target), "libplug.so", m, 32), 0);
+	target__ask(s.target, "open", "opened");
+	target__rounds(s.target, 2, 3);
+	update_gone(&s, 1);
+	free(target__finish(s.target));
+}
