@@ -167,7 +167,10 @@ Test(gone, dlclose)
 	target__rounds(s.target, 2, 1);
 	update_gone(&s, 2);
 	update_gone(&s, 3);
-	target__ask(s.target, "close", "closed");
+	target__ask(s.target, "close", "fini destructor-2 version=3");
+	target__expect(s.target, "fini destructor-1 version=3");
+	target__expect(s.target, "fini dt-fini version=3");
+	target__expect(s.target, "closed");
 	cr_assert_eq(maps__find(target__pid(s.target), "libplug.so", m, 32), 0);
 	target__ask(s.target, "open", "opened");
 	target__rounds(s.target, 2, 3);
