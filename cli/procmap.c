@@ -10,15 +10,18 @@
 
 enum { EXIT_SHOWN = 0, EXIT_NONE = 1, EXIT_USAGE = 2, EXIT_UNREADABLE = 4, EXIT_NOT_PERMITTED = 5 };
 
-static const char usage[] = "usage: procmap PID\n"
-			    "\n"
-			    "Shows the address space of a process: of each LLU-capable library its Implementation,\n"
-			    "its data and its VAPI, then all other mappings.\n"
-			    "      --help, --version\n"
-			    "Exit: 0 shown, 1 no LLU-capable library in it, 2 usage, 4 it cannot be read,\n"
-			    "      5 not permitted.\n";
+static const char usage[] =
+    "usage: procmap PID\n"
+    "       procmap --gdb PID\n"
+    "\n"
+    "Shows the address space of a process: of each LLU-capable library its Implementation,\n"
+    "its data and its VAPI, then all other mappings.\n"
+    "      --gdb    commands for gdb instead, so that it finds names and frames in updated code\n"
+    "      --help, --version\n"
+    "Exit: 0 shown, 1 no LLU-capable library in it, 2 usage, 4 it cannot be read,\n"
+    "      5 not permitted.\n";
 
-static struct err *show(pid_t pid, bool *any)
+static struct err *show(pid_t pid, bool gdb, bool *any)
 {
 	struct process *p;
 	struct mappings maps;
@@ -30,7 +33,10 @@ static struct err *show(pid_t pid, bool *any)
 		return e;
 	}
 	e = discover__libraries(p, &libraries); /* what cannot be understood does not hide the mappings */
-	report__procmap(stdout, p, &maps, &libraries);
+	if (gdb)
+		report__gdb(stdout, p, &maps, &libraries);
+	else
+		report__procmap(stdout, p, &maps, &libraries);
 	*any = libraries.n > 0;
 	loaded_list__free(&libraries);
 	mappings__free(&maps);
@@ -49,16 +55,20 @@ static bool parse_pid(const char *s, pid_t *out)
 
 int main(int argc, char **argv)
 {
-	enum { OPT_HELP = 256, OPT_VERSION };
+	enum { OPT_GDB = 256, OPT_HELP, OPT_VERSION };
 	static const struct option options[] = {
+	    {"gdb", no_argument, NULL, OPT_GDB},
 	    {"help", no_argument, NULL, OPT_HELP},
 	    {"version", no_argument, NULL, OPT_VERSION},
 	    {NULL, 0, NULL, 0},
 	};
 	pid_t pid;
-	bool any = false;
+	bool any = false, gdb = false;
 	switch (getopt_long(argc, argv, "", options, NULL)) {
 	case -1:
+		break;
+	case OPT_GDB:
+		gdb = true;
 		break;
 	case OPT_HELP:
 		fputs(usage, stdout);
@@ -74,7 +84,7 @@ int main(int argc, char **argv)
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	ERR_CLEANUP struct err *e = show(pid, &any);
+	ERR_CLEANUP struct err *e = show(pid, gdb, &any);
 	if (e) {
 		fflush(stdout);
 		report__error(stderr, "procmap", e);

@@ -220,3 +220,50 @@ void report__procmap(FILE *to, const struct process *p, const struct mappings *m
 		fputs(m->deleted ? " (deleted)\n" : "\n", to);
 	}
 }
+
+/* ---- for gdb ---- */
+
+/* A path as a regular expression; those with characters that would need more care are left out. */
+static bool print_regex(FILE *to, const char *path)
+{
+	for (const char *c = path; *c; c++)
+		if (!isalnum((unsigned char)*c) && !strchr("/._+-@~:,=", *c))
+			return false;
+	fputs("sharedlibrary ^", to);
+	for (const char *c = path; *c; c++)
+		fprintf(to, strchr(".+", *c) ? "[%c]" : "%c", *c);
+	fputs("$\n", to);
+	return true;
+}
+
+/* gdb would take an image for part of the library's file, whose window is there; so all libraries but those that run
+ * an image are read anew. */
+static void print_other_libraries(FILE *to, const struct mappings *maps, const loaded_list *libraries)
+{
+	const char *last = "";
+	fputs("nosharedlibrary\n", to);
+	for (size_t i = 0; i < maps->n; i++) {
+		const struct mapping *m = &maps->items[i];
+		bool replaced = !m->inode || !(m->prot & PROT_EXEC) || strcmp(last, m->path) == 0;
+		for (size_t k = 0; k < libraries->n; k++)
+			replaced = replaced || (loaded__live_image(&libraries->items[k]) &&
+						m->range.start.v - libraries->items[k].bias.v <
+						    libraries->items[k].vapi->vapi.window +
+							libraries->items[k].vapi->vapi.window_len);
+		if (!replaced && print_regex(to, m->path))
+			last = m->path;
+	}
+}
+
+void report__gdb(FILE *to, const struct process *p, const struct mappings *maps, const loaded_list *libraries)
+{
+	print_other_libraries(to, maps, libraries);
+	for (size_t i = 0; i < libraries->n; i++) {
+		const struct loaded *l = &libraries->items[i];
+		const struct vapi_image *image = loaded__live_image(l);
+		const struct mapping *m = image ? mappings__at(maps, loaded__at(l, image->base)) : NULL;
+		if (m)
+			fprintf(to, "add-symbol-file /proc/%d/map_files/%lx-%lx -o 0x%lx\n", process__pid(p),
+				m->range.start.v, m->range.end.v, m->range.start.v);
+	}
+}
