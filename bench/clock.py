@@ -57,7 +57,11 @@ class Clock:
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self):
+        """And wait until the clock is read again, so that the pause is no gap of what comes."""
+        seen = self.word(1)
         self.process.send_signal(signal.SIGCONT)
+        while self.word(1) - seen < 1000:
+            pass
 
     def end(self):
         struct.pack_into("q", self.shared, 16, 1)

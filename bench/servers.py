@@ -118,13 +118,12 @@ class Redis(Server):
         self.load(1)
 
     def load(self, seconds):
-        """redis-benchmark runs for a number of requests: as many as it did in that time before."""
+        """redis-benchmark runs for a number of requests: as many as it did in that time the last time."""
         n = int(self.per_second * seconds)
         start = time.monotonic()
         p = run("redis-benchmark", "-h", "127.0.0.1", "-p", str(self.port), "--tls", "--insecure", "-t", "get",
                 "-c", str(CONNECTIONS), "-n", str(n), check=False)
-        if seconds == 1:
-            Redis.per_second = n / (time.monotonic() - start)
+        self.per_second = n / (time.monotonic() - start)
         steps = [(float(share), float(ms) * 1e3) for share, ms in
                  re.findall(r"^([0-9.]+)% <= ([0-9.]+) milliseconds \(cumulative", p.stdout, re.M)]
         if p.returncode or not steps:
@@ -158,7 +157,7 @@ class Postgres(Server):
 
     def client(self, *argv):
         env = {**os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": self.USER,
-               "PGDATABASE": "postgres", "PGSSLMODE": "require"}
+               "PGDATABASE": "postgres", "PGSSLMODE": "require", "HOME": self.d}
         for _ in range(100):
             p = run(self.program("pgbench"), *argv, env=env, check=False, **self.demote)
             if "starting up" not in p.stderr:
@@ -175,6 +174,7 @@ class Postgres(Server):
                 us += [int(line.split()[2]) for line in f]
             os.unlink(path)
         if p.returncode or len(us) < 2:
+            print(f"# pgbench: {p.stderr.strip()}")
             return Result(len(us), 0, 0, 0, 0, 1)
         cuts = statistics.quantiles(us, n=1000)
         failed = re.search(r"number of failed transactions: (\d+)", p.stdout)
