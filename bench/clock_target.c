@@ -7,13 +7,14 @@
  * compute leave the core of the clock alone and give way to all else on theirs (SCHED_IDLE): they are runnable, which
  * is what makes them stop late, without taking the time of the tools. What the clock sees it leaves in FILE, which it
  * shares with the benchmark (struct shared): the largest gap between two readings since the benchmark last set it to
- * 0. Ends when told so there. */
+ * 0. Ends when told so there, and with the benchmark. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -119,6 +121,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "clock_target: %s\n", argc == 6 ? dlerror() : "usage");
 		return 1;
 	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	int fd = open(argv[2], O_RDWR);
 	struct shared *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (s == MAP_FAILED)
