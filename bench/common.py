@@ -15,10 +15,13 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(HERE)
 
 
-def build_dir():
-    if len(sys.argv) != 2 or not os.path.exists(os.path.join(sys.argv[1], "llusplit")):
+def build_dir(more=False):
+    """The directory, and with `more` a list of it and the arguments behind it."""
+    if len(sys.argv) < 2 or (not more and len(sys.argv) > 2) or \
+            not os.path.exists(os.path.join(sys.argv[1], "llusplit")):
         sys.exit(f"usage: {sys.argv[0]} BUILD_DIR    (the directory that has llusplit and llvupdate)")
-    return os.path.realpath(sys.argv[1])
+    build = os.path.realpath(sys.argv[1])
+    return [build, *sys.argv[2:]] if more else build
 
 
 def machine():
@@ -48,9 +51,10 @@ def compile_c(directory, source, *flags, name=None):
     return out
 
 
-def pair(package, library):
-    """(old, new) of a real package, or None with a word to standard error."""
-    p = run(os.path.join(ROOT, "tools/fetch-pair"), package, library, check=False)
+def pair(package, library, *versions):
+    """(old, new) of a real package (the oldest and the newest to be had, or those versions), or None with a word to
+    standard error."""
+    p = run(os.path.join(ROOT, "tools/fetch-pair"), package, library, *versions, check=False)
     if p.returncode:
         print(f"# {p.stderr.strip()}", file=sys.stderr)
         return None
