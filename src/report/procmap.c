@@ -6,6 +6,7 @@
  */
 #include "report/procmap.h"
 
+#include <ctype.h>
 #include <string.h>
 #include <sys/mman.h>
 
