@@ -7,8 +7,11 @@
  */
 #include "freeze/freeze.h"
 
+#include <string.h>
+
 #include "freeze/drive.h"
 #include "freeze/judge.h"
+#include "freeze/stack.h"
 #include "inject/clock.h"
 #include "inject/proc.h"
 
@@ -19,7 +22,7 @@ enum {
 
 struct freeze {
 	struct freeze_options opt;
-	struct trange *inside, *suspects; /* copies of what opt refers to */
+	struct trange *inside, *suspects, *tables; /* copies of what opt refers to */
 	struct hand_place park;
 	struct threads threads;
 	struct unwinder *unwinder; /* while freezing; borrowed */
@@ -164,6 +167,9 @@ static struct freeze *new_freeze(const struct process *p, const struct freeze_op
 	if (opt->n_suspects)
 		f->suspects = xmemdup(opt->suspects, opt->n_suspects * sizeof(*opt->suspects));
 	f->opt.suspects = f->suspects;
+	if (opt->n_tables)
+		f->tables = xmemdup(opt->tables, opt->n_tables * sizeof(*opt->tables));
+	f->opt.tables = f->tables;
 	if (opt->park) {
 		f->park = *opt->park;
 		f->opt.park = &f->park;
@@ -252,6 +258,63 @@ struct err *freeze__move(struct freeze *f, size_t *moved)
 	return NULL;
 }
 
+/* --- who holds an address --- */
+
+static bool words_mention(const void *bytes, size_t len, const struct trange *ranges, size_t n)
+{
+	uint64_t w;
+	for (size_t i = 0; i + sizeof(w) <= len; i += sizeof(w)) {
+		memcpy(&w, (const uint8_t *)bytes + i, sizeof(w));
+		if (ranges__have(ranges, n, taddr(w)))
+			return true;
+	}
+	return false;
+}
+
+/* Vector registers too: two pointers at once are copied through them. */
+static struct err *registers_mention(struct thread *th, const struct trange *ranges, size_t n, bool *out)
+{
+	FREE_CLEANUP uint8_t *xstate = NULL;
+	size_t len;
+	TRY(tracee__xstate(&th->tracee, &xstate, &len));
+	*out = words_mention(&th->tracee.regs, sizeof(th->tracee.regs), ranges, n) ||
+	       words_mention(xstate, len, ranges, n);
+	return NULL;
+}
+
+static struct err *thread_mentions(const struct threads *t, struct thread *th, const struct trange *ranges, size_t n,
+				   bool *out)
+{
+	struct stack_answer a;
+	struct stack_query q = {
+	    .first = th->tid == process__pid(t->p),
+	    .sp = arch_regs__sp(&th->tracee.regs),
+	    .thread_pointer = arch_regs__thread_pointer(&th->tracee.regs),
+	    .maps = &t->maps,
+	    .inside = ranges,
+	    .n_inside = n,
+	};
+	TRY(registers_mention(th, ranges, n, out));
+	if (*out)
+		return NULL;
+	TRY(stack__scan(t->p, &q, &a));
+	*out = a.verdict != STACK_CLEAN;
+	return NULL;
+}
+
+struct err *freeze__mentions(struct freeze *f, const struct trange *ranges, size_t n, bool *out)
+{
+	*out = false;
+	for (size_t i = 0; i < f->threads.v.n && !*out; i++) {
+		struct thread *th = &f->threads.v.items[i];
+		if (th->rest == REST_ASLEEP)
+			*out = true;
+		else if (th->rest == REST_STOPPED)
+			TRY(thread_mentions(&f->threads, th, ranges, n, out));
+	}
+	return NULL;
+}
+
 struct err *freeze__slept_on(const struct freeze *f, bool *out)
 {
 	return threads__slept_on(&f->threads, out);
@@ -263,6 +326,7 @@ uint64_t freeze__thaw(struct freeze *f)
 	vec__free(&f->moves);
 	free(f->inside);
 	free(f->suspects);
+	free(f->tables);
 	free(f);
 	return frozen;
 }

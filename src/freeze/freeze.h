@@ -12,6 +12,10 @@
  *                  references. It may stay where it is: once the new code is live, freeze__move() leads its
  *                  PC and return addresses to the same places of the new code.
  *     driven out   it runs, all others standing still, until it has left by itself (freeze/drive.h).
+ *
+ * Before code is unmapped more is asked (`for_good`): a word that no frame returns by may be part of a stack that
+ * the program made in an array, which is in a frame, or in thread-local memory, which lies above all frames. So it is
+ * stale only when it is in a proven frame that is too small to hold a stack.
  */
 #ifndef LLU_FREEZE_FREEZE_H
 #define LLU_FREEZE_FREEZE_H
@@ -35,6 +39,9 @@ struct freeze_options {
 	size_t n_functions;
 	const struct trange *suspects; /* code whose frames count as inside when they hold an address in there, in a */
 	size_t n_suspects;             /* register or in a word of their own: threads that were moved may; borrowed */
+	const struct trange *tables;   /* read-only data of the code inside: a suspect frame must not hold the base of */
+	size_t n_tables;               /* one of its jump tables either; borrowed */
+	bool for_good;                 /* nobody may ever come back, not even to a stack within a stack */
 	const struct hand_place *park; /* whose parking pad to drive threads out by; NULL: none is driven out */
 	int drive_ms;                  /* bound for one thread to leave */
 	pid_t except;                  /* the hand's thread id: never stopped or examined; 0 for none */
@@ -58,6 +65,10 @@ void freeze__stats(const struct freeze *f, struct freeze_stats *out);
  * looked at before it is changed. Should it end half-way (the tool is killed, or with an error), what was not moved
  * goes on in the old code, whose bytes are the same and whose calls return to it; the old code must stay mapped. */
 MUST_CHECK struct err *freeze__move(struct freeze *f, size_t *moved);
+
+/* Does any thread hold an address in these ranges, in a register or on a stack that it is on? Also when that cannot
+ * be told: a thread was left asleep. ERR_GONE, ERR_PERMISSION, ERR_SYSTEM. */
+MUST_CHECK struct err *freeze__mentions(struct freeze *f, const struct trange *ranges, size_t n, bool *out);
 
 /* Have all threads that were left asleep slept on since? One that woke has run code of which nothing
  * is known: the commit is safe all the same (slots change one by one, old code stays mapped), but

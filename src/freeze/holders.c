@@ -24,6 +24,7 @@ struct search {
 	struct areas areas;
 	uint64_t low, high; /* all ranges lie in between */
 	uint64_t *words;    /* a chunk of memory */
+	uint64_t bytes;     /* looked at in this pass */
 	holder_list found;
 	VEC(struct trange) stacks; /* of threads, live or ended */
 };
@@ -111,12 +112,16 @@ static struct err *look_at_chunk(struct search *s, const struct mapping *m, tadd
 	if (clock_ns() > s->q->deadline)
 		return process__err(s->p, 0, ERR_RETRY, 0, NULL,
 				    "it has more memory than could be looked through in time");
+	if (s->q->bytes_max && s->bytes > s->q->bytes_max)
+		return process__err(s->p, 0, ERR_REFUSED, 0, NULL,
+				    "it has more memory than is looked through while it stands still");
 	TRY(process__pages(s->p, from, pages, there));
 	for (size_t i = 0; i < pages;) {
 		size_t n = 0;
 		while (i + n < pages && (there[i + n] & (PAGE_THERE | PAGE_SWAPPED)) &&
 		       (m->shared || !(there[i + n] & PAGE_OF_FILE)))
 			n++;
+		s->bytes += n * LLU_PAGE;
 		if (n)
 			TRY(look_at_run(s, taddr_add(from, i * LLU_PAGE), n));
 		i += n ? n : 1;
@@ -160,6 +165,7 @@ static struct err *pass(struct search *s, bool upwards)
 {
 	mappings__free(&s->maps);
 	areas__free(&s->areas);
+	s->bytes = 0;
 	TRY(process__areas(s->p, &s->areas));
 	TRY(process__maps(s->p, &s->maps));
 	for (size_t i = 0; i < s->maps.n; i++) {
@@ -187,7 +193,7 @@ struct err *holders__find(const struct process *p, const struct holders_query *q
 		s.high = q->ranges[i].end.v > s.high ? q->ranges[i].end.v : s.high;
 	}
 	struct err *e = q->n_ranges ? pass(&s, true) : NULL;
-	if (!e && q->n_ranges)
+	if (!e && q->n_ranges && !q->still)
 		e = pass(&s, false);
 	if (!e && s.found.n > FOUND_MAX)
 		e = process__err(p, 0, ERR_REFUSED, 0, NULL, "more words lead there than can be looked at");

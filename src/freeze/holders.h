@@ -26,6 +26,8 @@ struct holders_query {
 	size_t n_skip;
 	uint64_t pointer_guard; /* 0: not known, or nothing is mangled */
 	uint64_t deadline;      /* inject/clock.h */
+	bool still;             /* the process stands still: one look is enough */
+	uint64_t bytes_max;     /* not more than that is read in one look; 0: no bound */
 };
 
 struct holder {

@@ -8,6 +8,9 @@
  * stays mapped as long as anything leads there.
  *
  * Threads are moved whole or not at all: no function that changed ever returns to a moved frame.
+ *
+ * Before the old code goes (`for_good`) the last point matters: a moved frame that holds an address in it, or the base
+ * of one of its jump tables (compilers keep it in a register: a table's entries are distances from its base), keeps it.
  */
 #include "freeze/judge.h"
 
@@ -18,7 +21,12 @@
 #include "freeze/stack.h"
 #include "inject/proc.h"
 
-enum { FRAME_MAX = 1 << 20 }; /* bytes; of a larger one nothing is known */
+enum {
+	FRAME_MAX = 1 << 20, /* bytes; of a larger one nothing is known */
+	/* A smaller array holds no stack that a library is called on: MINSIGSTKSZ of the kernel
+	 * (include/uapi/asm/signal.h), which counts as too small for that by itself. */
+	STACK_MIN = 2048,
+};
 
 const struct freeze_function *functions__at(const struct freeze_options *opt, taddr_t code)
 {
@@ -78,6 +86,14 @@ static struct err *stuck(const struct threads *t, const struct thread *th, taddr
 	    "addresses in the code to be replaced are on its stack, which cannot be unwound at 0x%" PRIx64, at.v);
 }
 
+static struct err *perhaps_parked(const struct threads *t, const struct thread *th, taddr_t at)
+{
+	return process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
+			    "an address in it is at 0x%" PRIx64 ", in a large frame of its stack or above all frames: "
+			    "a parked stack?",
+			    at.v);
+}
+
 static struct err *left_behind(const struct threads *t, const struct thread *th, taddr_t at)
 {
 	return process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
@@ -117,14 +133,28 @@ static bool movable(const struct threads *t, struct thread *th, const struct unw
 	return unwinder__alike(u, code, taddr(code.v + distance));
 }
 
+/* Is it the base of a jump table: data whose first word is the distance to code inside? */
+static bool is_table(const struct threads *t, uint64_t w)
+{
+	int32_t distance = 0;
+	if (!ranges__have(t->opt->tables, t->opt->n_tables, taddr(w)))
+		return false;
+	ERR_CLEANUP struct err *e = process__read(t->p, taddr(w), &distance, sizeof(distance));
+	return !e && ranges__have(t->opt->inside, t->opt->n_inside, taddr(w + (uint64_t)(int64_t)distance));
+}
+
+static bool leads_inside(const struct threads *t, uint64_t w)
+{
+	return ranges__have(t->opt->inside, t->opt->n_inside, taddr(w)) || is_table(t, w);
+}
+
 /* Does a frame of suspect code hold an address inside: in a register, or in a word between its stack pointer and its
  * caller's? (A system call leaves the PC in rcx.) */
 static bool holds(const struct threads *t, const struct frames *fr, size_t i)
 {
-	const struct freeze_options *opt = t->opt;
 	const struct frame *f = &fr->v.items[i];
 	for (unsigned k = 0; k + 1 < ARCH_DWARF_REGS; k++)
-		if ((f->known >> k & 1) && ranges__have(opt->inside, opt->n_inside, taddr(f->reg[k])))
+		if ((f->known >> k & 1) && leads_inside(t, f->reg[k]))
 			return true;
 	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
 	if (end <= f->sp.v)
@@ -135,7 +165,7 @@ static bool holds(const struct threads *t, const struct frames *fr, size_t i)
 	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
 	ERR_CLEANUP struct err *e = process__read(t->p, f->sp, words, n * 8);
 	for (size_t k = 0; !e && k < n; k++)
-		if (ranges__have(opt->inside, opt->n_inside, taddr(words[k])))
+		if (leads_inside(t, words[k]))
 			return true;
 	return e != NULL;
 }
@@ -155,6 +185,35 @@ static void judge_suspects(const struct threads *t, const struct thread *th, con
 					", holds an address in the code to be replaced",
 					code.v);
 	}
+}
+
+/* Is what is at `at` in a frame that is too small to hold a stack? */
+static bool in_small_frame(const struct frames *fr, taddr_t at)
+{
+	for (size_t i = 0; i + 1 < fr->v.n; i++) {
+		struct trange extent = {fr->v.items[i].sp, fr->v.items[i + 1].sp};
+		if (trange__has(extent, at))
+			return extent.end.v - extent.start.v < STACK_MIN;
+	}
+	return false;
+}
+
+/* Words that no frame returns by. */
+static void judge_words(const struct threads *t, const struct thread *th, const struct frames *fr,
+			const taddr_list *words, bool unseen, struct judgement *out)
+{
+	if (out->verdict == INSIDE)
+		return;
+	for (size_t i = 0; i < words->n; i++) {
+		if (in_small_frame(fr, words->items[i]))
+			continue;
+		*out = (struct judgement){.verdict = INSIDE, .why = perhaps_parked(t, th, words->items[i])};
+		return;
+	}
+	if (unseen)
+		*out = (struct judgement){.verdict = INSIDE,
+					  .why = process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
+							      "its stacks could not be looked through")};
 }
 
 /* What the frames say, which are all there are. */
@@ -191,8 +250,8 @@ static void judge_frames(const struct threads *t, struct thread *th, const struc
 	out->why = inside(t, th, frame__code(blame), innermost);
 }
 
-static struct err *unwind(const struct threads *t, struct thread *th, const struct stack_answer *a, struct unwinder *u,
-			  move_list *moves, struct judgement *out)
+static void unwind(const struct threads *t, struct thread *th, const struct stack_answer *a, const taddr_list *words,
+		   struct unwinder *u, move_list *moves, struct judgement *out)
 {
 	struct frames fr;
 	size_t before = moves->n;
@@ -202,6 +261,8 @@ static struct err *unwind(const struct threads *t, struct thread *th, const stru
 	} else {
 		judge_frames(t, th, u, &fr, moves, out);
 		judge_suspects(t, th, &fr, out);
+		if (t->opt->for_good)
+			judge_words(t, th, &fr, words, a->unseen, out);
 		/* From another stack the home stack must have been reached, or what is there is not known. */
 		taddr_t sp = fr.v.items[fr.v.n - 1].sp;
 		if (out->verdict != INSIDE && !a->sp_at_home && !trange__has(a->home[0], sp) &&
@@ -211,7 +272,6 @@ static struct err *unwind(const struct threads *t, struct thread *th, const stru
 		}
 	}
 	vec__free(&fr.v);
-	return NULL;
 }
 
 struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u, move_list *moves,
@@ -219,6 +279,7 @@ struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u
 {
 	const struct arch_regs *r = &th->tracee.regs;
 	*out = (struct judgement){.verdict = OUTSIDE};
+	taddr_list words = {0};
 	struct stack_query q = {
 	    .first = th->tid == process__pid(t->p),
 	    .sp = arch_regs__sp(r),
@@ -228,19 +289,19 @@ struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u
 	    .n_inside = t->opt->n_inside,
 	    .suspects = t->opt->suspects,
 	    .n_suspects = t->opt->n_suspects,
+	    .words = &words,
 	};
 	struct stack_answer a;
-	TRY(stack__scan(t->p, &q, &a));
+	struct err *e = stack__scan(t->p, &q, &a);
 	bool pc_inside = ranges__have(t->opt->inside, t->opt->n_inside, arch_regs__pc(r)) ||
 			 ranges__have(t->opt->suspects, t->opt->n_suspects, arch_regs__pc(r));
-	if (a.verdict == STACK_CLEAN && !pc_inside)
-		return NULL;
-	if (!u) {
+	if (!e && (a.verdict != STACK_CLEAN || pc_inside)) {
 		out->verdict = NOT_KNOWN;
-		return NULL;
+		if (u)
+			unwind(t, th, &a, &words, u, moves, out);
+		out->waits = arch_regs__interrupted(r);
+		out->runs = !out->waits || arch_regs__syscall(r) == SYS_futex;
 	}
-	TRY(unwind(t, th, &a, u, moves, out));
-	out->waits = arch_regs__interrupted(r);
-	out->runs = !out->waits || arch_regs__syscall(r) == SYS_futex;
-	return NULL;
+	vec__free(&words);
+	return e;
 }

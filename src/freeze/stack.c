@@ -71,13 +71,20 @@ static void found(struct scan *s, taddr_t at)
 	s->out->verdict = STACK_WORDS;
 }
 
+/* What cannot be looked at may hold such a word. */
+static void unseen(struct scan *s, taddr_t at)
+{
+	s->out->unseen = true;
+	found(s, at);
+}
+
 static void add_part(struct scan *s, taddr_t from, taddr_t to)
 {
 	for (size_t i = 0; i < s->n_parts; i++)
 		if (from.v >= s->parts[i].start.v && to.v <= s->parts[i].end.v)
 			return;
 	if (s->n_parts == PARTS_MAX)
-		found(s, taddr(0));
+		unseen(s, taddr(0));
 	else
 		s->parts[s->n_parts++] = (struct trange){from, to};
 }
@@ -88,7 +95,7 @@ static void add_from(struct scan *s, taddr_t sp)
 	struct trange run;
 	uint64_t tp = s->q->thread_pointer.v;
 	if (sp.v % 8 || !run_of(s->q->maps, sp, &run)) {
-		found(s, taddr(0));
+		unseen(s, taddr(0));
 		return;
 	}
 	bool ends_at_tp = tp > sp.v && tp < run.end.v && tp % 8 == 0;
@@ -104,9 +111,14 @@ static bool leads_into(const struct trange *r, size_t n, uint64_t w)
 	return false;
 }
 
-static bool in_ranges(const struct scan *s, uint64_t w)
+static void look_at_word(struct scan *s, uint64_t w, taddr_t at)
 {
-	return leads_into(s->q->inside, s->q->n_inside, w) || leads_into(s->q->suspects, s->q->n_suspects, w);
+	bool inside = leads_into(s->q->inside, s->q->n_inside, w);
+	if (!inside && !leads_into(s->q->suspects, s->q->n_suspects, w))
+		return;
+	found(s, at);
+	if (inside && s->q->words)
+		vec__push(s->q->words, at);
 }
 
 static void widen(struct scan *s, const struct trange *r, size_t n)
@@ -132,8 +144,8 @@ static void scan_words(struct scan *s, const uint64_t *w, size_t n, uint64_t at)
 {
 	for (size_t i = 0; i < n; i++) {
 		taddr_t sp;
-		if (w[i] >= s->low && w[i] <= s->high && in_ranges(s, w[i]))
-			found(s, taddr(at + 8 * i));
+		if (w[i] >= s->low && w[i] <= s->high)
+			look_at_word(s, w[i], taddr(at + 8 * i));
 		if (w[i] == at + 8 * i && !s->control_block.v && is_control_block(s, w + i, n - i, w[i]))
 			s->control_block = taddr(w[i]);
 		if (arch_sigframe__spot(w + i, n - i, taddr(at + 8 * i), &sp))
@@ -146,14 +158,14 @@ static struct err *scan_part(struct scan *s, struct trange part)
 	size_t len = part.end.v - part.start.v;
 	s->scanned += len;
 	if (s->scanned > SCAN_MAX) {
-		found(s, taddr(0));
+		unseen(s, taddr(0));
 		return NULL;
 	}
 	FREE_CLEANUP uint64_t *buf = xmalloc(len);
 	struct err *e = process__read(s->p, part.start, buf, len);
 	if (e && err__kind(e) == ERR_UNREADABLE) {
 		err__free(e);
-		found(s, part.start);
+		unseen(s, part.start);
 		return NULL;
 	}
 	TRY(e);
@@ -177,7 +189,7 @@ static void add_home(struct scan *s)
 		out->home[1] = (struct trange){run.start, q->thread_pointer};
 		out->sp_at_home = out->sp_at_home || trange__has(out->home[1], q->sp);
 	} else if (q->thread_pointer.v && !out->sp_at_home) {
-		found(s, taddr(0)); /* its home is not mapped as memory */
+		unseen(s, taddr(0)); /* its home is not mapped as memory */
 	}
 	if (out->sp_at_home || !q->thread_pointer.v)
 		return;

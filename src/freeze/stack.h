@@ -19,6 +19,7 @@
 #ifndef LLU_FREEZE_STACK_H
 #define LLU_FREEZE_STACK_H
 
+#include "base/vec.h"
 #include "inject/process.h"
 
 enum stack_verdict {
@@ -26,6 +27,8 @@ enum stack_verdict {
 	STACK_WORDS,   /* words found, or too much memory to look at */
 	STACK_UNKNOWN, /* only without a thread pointer: the home stack is not known */
 };
+
+typedef VEC(taddr_t) taddr_list;
 
 struct stack_query {
 	bool first; /* it is the first thread of its process */
@@ -37,11 +40,13 @@ struct stack_query {
 	size_t n_inside;
 	const struct trange *suspects; /* words that lead there count as well */
 	size_t n_suspects;
+	taddr_list *words; /* where words are that lead inside is added to this list; may be NULL */
 };
 
 struct stack_answer {
 	enum stack_verdict verdict;
 	taddr_t word_at;       /* STACK_WORDS: where the first one was, or {0} */
+	bool unseen;           /* STACK_WORDS: there is memory that was not looked at */
 	bool sp_at_home;       /* SP is in the home stack */
 	struct trange home[2]; /* the home stacks, as far as known */
 };

@@ -2,6 +2,7 @@
 #include "remap/retire.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,23 +23,11 @@
 #endif
 
 enum {
-	STOP_MS = 20,       /* for one thread to stop */
 	TRIES = 6,          /* to find all threads outside */
 	PAUSE_FIRST_MS = 1, /* between them, four times as long each time */
 	SIGNALS_MAX = 64,
 	SEGMENTS_MAX = 16,
 };
-
-struct retire {
-	const struct process *p;
-	const struct retire_options *opt;
-	loaded_list libraries;
-	old_code_list old;
-	struct hand *hand;
-	uint64_t frozen_ns;
-};
-
-typedef VEC(struct trange) range_list;
 
 static bool is_open(const struct old_code *o)
 {
@@ -159,12 +148,15 @@ static const char *place_of(const struct mappings *maps, taddr_t a)
 
 static void judge_holder(const struct mappings *maps, const struct holder *h, struct old_code *o)
 {
-	if (ranges__have(o->exec, o->n_exec, h->to))
-		old_code__hold(o, "an address in it (0x%lx) is at 0x%lx (%s)%s: a parked stack or context?",
-			       h->to.v - o->exec[0].start.v, h->at.v, place_of(maps, h->at),
-			       h->mangled ? ", mangled as by setjmp" : "");
-	else if (trange__has(o->all, h->to))
-		o->constants = true;
+	if (!old_code__has(o, h->to))
+		return;
+	vaddr_t at = h->at.v - o->l->bias.v;
+	const struct vapi_note *v = &o->l->vapi->vapi;
+	if (at >= v->table && at < v->table + v->table_len)
+		old_code__hold(o, "a function that the new build does not have is in it");
+	else
+		old_code__hold(o, "an address in it is at 0x%" PRIx64 " (%s)%s: a parked stack or context?", h->at.v,
+			       place_of(maps, h->at), h->mangled ? ", mangled as by setjmp" : "");
 }
 
 /* The pointer guard of glibc: the word at fs:0x30 (tcbhead_t, sysdeps/x86_64/nptl/tls.h). */
@@ -176,29 +168,30 @@ static uint64_t pointer_guard(const struct retire *r)
 	return e ? 0 : guard;
 }
 
+void retire__list_skipped(const struct retire *r, range_list *out)
+{
+	for (size_t i = 0; i < r->old.n; i++)
+		if (r->old.items[i].all.end.v)
+			vec__push(out, r->old.items[i].all);
+	for (size_t i = 0; i < r->libraries.n; i++) {
+		struct hand_place place = loaded__hand_place(&r->libraries.items[i]);
+		struct trange t = {place.scratch, taddr_add(place.scratch, place.scratch_len)};
+		vec__push(out, t);
+	}
+}
+
 static struct err *ask_memory(struct retire *r)
 {
 	range_list ranges = {0}, skip = {0};
 	VEC(struct old_code *) whose = {0};
 	holder_list found = {0};
 	struct mappings maps = {0};
-	for (size_t i = 0; i < r->old.n; i++) {
-		struct old_code *o = &r->old.items[i];
-		for (size_t k = 0; o->all.end.v == 0 && k < o->n_exec; k++) {
-			vec__push(&ranges, o->exec[k]);
-			vec__push(&whose, o);
+	for (size_t i = 0; i < r->old.n; i++)
+		for (size_t k = 0; is_open(&r->old.items[i]) && k < r->old.items[i].n_exec; k++) {
+			vec__push(&ranges, r->old.items[i].exec[k]);
+			vec__push(&whose, &r->old.items[i]);
 		}
-		if (o->all.end.v) {
-			vec__push(&ranges, o->all);
-			vec__push(&whose, o);
-			vec__push(&skip, o->all);
-		}
-	}
-	for (size_t i = 0; i < r->libraries.n; i++) { /* what hands have left behind */
-		struct hand_place place = loaded__hand_place(&r->libraries.items[i]);
-		struct trange t = {place.scratch, taddr_add(place.scratch, place.scratch_len)};
-		vec__push(&skip, t);
-	}
+	retire__list_skipped(r, &skip);
 	struct holders_query q = {.ranges = ranges.items,
 				  .n_ranges = ranges.n,
 				  .skip = skip.items,
@@ -249,23 +242,38 @@ static void list_live(const struct retire *r, range_list *out)
 	}
 }
 
+/* Where the jump tables of the code are that may still go. */
+static void list_tables(const struct retire *r, range_list *out)
+{
+	for (size_t i = 0; i < r->old.n; i++) {
+		const struct old_code *o = &r->old.items[i];
+		struct trange own = {o->l->bias, loaded__at(o->l, o->l->vapi->vapi.end)};
+		if (is_open(o))
+			vec__push(out, o->image == OLD_OWN ? own : o->all);
+	}
+}
+
 /* Are all threads outside, and has nobody run the code since watch()? Shown once, that stays true. ERR_RETRY: not at
  * this moment. Sleepers may wake meanwhile: what they could run is known not to lead there. */
 static struct err *ask_threads(struct retire *r)
 {
-	range_list inside = {0}, live = {0};
+	range_list inside = {0}, live = {0}, tables = {0};
 	struct freeze *frozen = NULL;
 	size_t there = 0;
 	bool changed = false;
 	list_open(r, &inside);
 	list_live(r, &live);
+	list_tables(r, &tables);
 	struct freeze_options f = {.inside = inside.items,
 				   .n_inside = inside.n,
 				   .suspects = live.items,
 				   .n_suspects = live.n,
+				   .tables = tables.items,
+				   .n_tables = tables.n,
+				   .for_good = true,
 				   .except = hand__tid(r->hand),
 				   .strict = r->opt->strict,
-				   .stop_ms = STOP_MS};
+				   .stop_ms = RETIRE_STOP_MS};
 	struct err *e = inside.n ? freeze__begin(r->p, &f, &frozen) : NULL;
 	for (size_t i = 0; !e && i < inside.n; i++)
 		e = count_pages(r, inside.items[i], &there, &changed);
@@ -273,6 +281,7 @@ static struct err *ask_threads(struct retire *r)
 		r->frozen_ns += freeze__thaw(frozen);
 	vec__free(&inside);
 	vec__free(&live);
+	vec__free(&tables);
 	if (!e && there)
 		e = err__new(ERR_RETRY, 0, NULL, NULL, "a thread ran in it after the update");
 	return e;
@@ -289,19 +298,10 @@ static struct err *write_state(const struct retire *r, const struct old_code *o,
 	return process__write(r->p, loaded__at(o->l, at), &state, sizeof(state));
 }
 
-/* Does some other image of the library keep code that runs, which may use this one's constants? */
-static bool has_neighbour(const struct retire *r, const struct old_code *o)
-{
-	for (size_t i = 0; i < r->old.n; i++)
-		if (&r->old.items[i] != o && r->old.items[i].l == o->l && r->old.items[i].held)
-			return true;
-	return false;
-}
-
 /* The header says first what is no more; what it says is true already, but for the pages. */
 static struct err *unmap(struct retire *r, struct old_code *o)
 {
-	if (o->image != OLD_OWN && !o->constants && !has_neighbour(r, o)) {
+	if (o->image != OLD_OWN && !o->constants) {
 		TRY(write_state(r, o, VAPI_IMAGE_PREPARING));
 		TRY(bring__reserve(r->hand, o->all.start, o->all.end.v - o->all.start.v));
 		return write_state(r, o, VAPI_IMAGE_FREE);
@@ -462,6 +462,7 @@ static struct err *retire(struct retire *r)
 	if (e)
 		return stays(r, e);
 	TRY(prove(r));
+	TRY(retire__ask_for_constants(r));
 	return clear(r);
 }
 

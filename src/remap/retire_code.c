@@ -23,8 +23,24 @@ void old_code__free(old_code_list *l)
 	vec__free(l);
 }
 
+bool old_code__has(const struct old_code *o, taddr_t a)
+{
+	for (size_t i = 0; i < o->n_exec; i++)
+		if (trange__has(o->exec[i], a) || (o->full[i] && a.v == o->exec[i].end.v))
+			return true;
+	return false;
+}
+
+/* Is the end of the last page more than what a linker fills it up with? */
+static bool is_full(const struct process *p, const struct mapping *m)
+{
+	uint64_t last = 0;
+	ERR_CLEANUP struct err *e = process__read(p, taddr(m->range.end.v - sizeof(last)), &last, sizeof(last));
+	return e || last != 0;
+}
+
 /* The executable mappings in a range; they are all of files, one for each segment. */
-static void list_exec(const struct mappings *maps, struct trange r, struct old_code *o)
+static void list_exec(const struct process *p, const struct mappings *maps, struct trange r, struct old_code *o)
 {
 	for (size_t i = 0; i < maps->n; i++) {
 		const struct mapping *m = &maps->items[i];
@@ -36,6 +52,7 @@ static void list_exec(const struct mappings *maps, struct trange r, struct old_c
 		}
 		if (!m->inode || m->shared || (m->prot & PROT_WRITE))
 			old_code__hold(o, "its code is not mapped from a file any more");
+		o->full[o->n_exec] = is_full(p, m);
 		o->exec[o->n_exec++] = m->range;
 	}
 }
@@ -87,13 +104,13 @@ static void ask_live(struct old_code *o)
 		o->constants = o->constants || trange__has(o->all, loaded__at(o->l, m->pieces[i].home));
 }
 
-static struct err *list_own(const struct mappings *maps, const struct loaded *l, old_code_list *out)
+static struct err *list_own(const struct process *p, const struct mappings *maps, const struct loaded *l, old_code_list *out)
 {
 	struct old_code o = {.l = l, .image = OLD_OWN, .constants = true};
 	struct trange r = {l->bias, loaded__at(l, l->vapi->vapi.end)};
 	if (!l->header.live || l->header.own_code != VAPI_OWN_MAPPED)
 		return NULL;
-	list_exec(maps, r, &o);
+	list_exec(p, maps, r, &o);
 	if (mixes(l->vapi))
 		old_code__hold(&o, "code and constants are in the same segment of its file");
 	ask_live(&o);
@@ -110,7 +127,7 @@ static struct err *list_image(const struct process *p, const struct mappings *ma
 	o.all = (struct trange){loaded__at(l, m->base), loaded__at(l, m->base + m->len)};
 	if (m->state == VAPI_IMAGE_MAPPED) {
 		TRY(read_build(p, maps, o.all.start, &build));
-		list_exec(maps, o.all, &o);
+		list_exec(p, maps, o.all, &o);
 		if (mixes(build))
 			old_code__hold(&o, "code and constants are in the same segment of its file");
 	}
@@ -126,7 +143,7 @@ static struct err *list_image(const struct process *p, const struct mappings *ma
 struct err *old_code__list(const struct process *p, const struct mappings *maps, const struct loaded *l,
 			   old_code_list *out)
 {
-	TRY(list_own(maps, l, out));
+	TRY(list_own(p, maps, l, out));
 	for (uint32_t i = 0; i < VAPI_IMAGES_MAX; i++)
 		if (vapi_image__is_there(&l->header.image[i]) && i + 1 != l->header.live)
 			TRY(list_image(p, maps, l, i, out));

@@ -69,7 +69,7 @@ Test(gone, stacks_of_ended_threads)
 
 Test(gone, what_calls_have_left_on_stacks)
 {
-	not_held_by("stale");
+	not_held_by("stale small");
 }
 
 Test(gone, large_heap)

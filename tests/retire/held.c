@@ -45,6 +45,17 @@ Test(held, memory_whose_faults_somebody_serves)
 	target__kill(s.target);
 }
 
+/* Is it what calls have left, or a stack in an array? */
+Test(held, words_in_a_frame_that_could_hold_a_stack)
+{
+	struct scene s = park__begin();
+
+	target__ask(s.target, "stale large", "done");
+	update_held(&s, 2, "in a large frame of its stack");
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
 static void known_to_the_kernel(const char *what)
 {
 	struct scene s = park__begin();
