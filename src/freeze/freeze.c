@@ -298,7 +298,7 @@ static struct err *thread_mentions(const struct threads *t, struct thread *th, c
 	if (*out)
 		return NULL;
 	TRY(stack__scan(t->p, &q, &a));
-	*out = false;
+	*out = a.verdict != STACK_CLEAN;
 	return NULL;
 }
 
