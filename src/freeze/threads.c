@@ -316,7 +316,8 @@ struct err *threads__complete(struct threads *t)
 static void release(struct thread *th)
 {
 	uint64_t deadline = clock_deadline(STRAY_MS);
-	ERR_CLEANUP struct err *e = th->let_be ? tracee__wait(&th->tracee, deadline) : NULL;
+	if (th->let_be)
+		err__free(tracee__wait(&th->tracee, deadline)); /* whatever came, it is let go below */
 	if (!th->let_be || th->tracee.state != TRACEE_RUNNING)
 		(void)tracee__release(&th->tracee, deadline);
 }

@@ -237,7 +237,7 @@ void tracee__detach(struct tracee *t)
 	if (call(PTRACE_DETACH, t->tid, 0, (uintptr_t)t->signal) < 0) {
 		/* killed: until it is reaped, its process does not end */
 		t->state = TRACEE_RUNNING;
-		ERR_CLEANUP struct err *ignored = tracee__wait(t, clock_deadline(END_MS));
+		err__free(tracee__wait(t, clock_deadline(END_MS)));
 	}
 	t->signal = 0;
 	t->state = TRACEE_GONE;

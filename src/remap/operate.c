@@ -96,7 +96,8 @@ static void undo(struct target *t, const struct group *g, const struct update_op
 	for (size_t i = 0; i < g->n; i++)
 		mapped = mapped ||
 			 (target__member(t, g, i)->surgery && surgery__has_mapped(target__member(t, g, i)->surgery));
-	ERR_CLEANUP struct err *unwritten = mapped ? write_journal(t, g, JOURNAL_UNDO) : NULL; /* the older step does */
+	if (mapped)
+		err__free(write_journal(t, g, JOURNAL_UNDO)); /* the older step does */
 	for (size_t i = 0; i < g->n; i++) {
 		struct result *r = target__member(t, g, i);
 		if (!r->surgery)
@@ -302,7 +303,7 @@ static struct err *exchange_frozen(struct target *t, const struct group *g, stru
 	freeze__stats(frozen, &threads);
 	threads.moved = 0;
 	if (*committed) { /* a thread that cannot be moved goes on in the old code, which stays mapped */
-		ERR_CLEANUP struct err *unmoved = freeze__move(frozen, &threads.moved);
+		err__free(freeze__move(frozen, &threads.moved));
 	}
 	uint64_t frozen_ns = freeze__thaw(frozen);
 	for (size_t i = 0; i < g->n; i++) {
@@ -402,9 +403,10 @@ static void commit(struct target *t, const struct group *g, const struct update_
 	bool committed = false;
 	ERR_CLEANUP struct err *e = exchange(t, g, opt, &committed);
 	if (committed) {
-		ERR_CLEANUP struct err *unwritten = e ? NULL : write_journal(t, g, JOURNAL_SETTLE);
 		if (e)
 			clear_shadows(t, g, opt);
+		else
+			err__free(write_journal(t, g, JOURNAL_SETTLE));
 		for (size_t i = 0; i < g->n; i++)
 			settle_member(target__member(t, g, i), e);
 	} else if (e) {

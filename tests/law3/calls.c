@@ -147,7 +147,7 @@ static void end_refused(struct refused *x)
 	(void)!fread(text, 1, sizeof(text) - 1, f);
 	fclose(f);
 	const char *why =
-	    path_of("thread %d: it sleeps in a call that a stop would disturb \\(in system call", x->s.tid[0]);
+	    path_of("thread %d: it sleeps in a call that a stop would disturb \\(it waits in", x->s.tid[0]);
 	cr_expect(text__has(text, why), "%s: no word of '%s' in:\n%s", x->s.rows.row[0].name, why, text);
 	release(&x->s);
 }
