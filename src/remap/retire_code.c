@@ -125,9 +125,9 @@ static struct err *list_image(const struct process *p, const struct mappings *ma
 	ELF_CLEANUP struct elf_file *build = NULL;
 	struct old_code o = {.l = l, .image = i};
 	o.all = (struct trange){loaded__at(l, m->base), loaded__at(l, m->base + m->len)};
+	list_exec(p, maps, o.all, &o); /* there may be some behind constants: of an update that was interrupted */
 	if (m->state == VAPI_IMAGE_MAPPED) {
 		TRY(read_build(p, maps, o.all.start, &build));
-		list_exec(p, maps, o.all, &o);
 		if (mixes(build))
 			old_code__hold(&o, "code and constants are in the same segment of its file");
 	}

@@ -32,7 +32,7 @@ struct err *surgery__new(const struct process *p, const struct loaded *l, const 
 		err = surgery__lay_out(s, &maps);
 		mappings__free(&maps);
 	}
-	if (!err && !s->mapped) {
+	if (!err && (!s->mapped || s->code_only)) {
 		FREE_CLEANUP char *id = elf_file__build_id(plan->next);
 		const char *soname = strchr(plan->next->soname, '/') ? "" : plan->next->soname;
 		FREE_CLEANUP char *name = xasprintf("%s-%.16s", *soname ? soname : "image", id);
@@ -194,6 +194,7 @@ static struct err *announce(struct surgery *s)
 	return write_header(s, entry_offset(at), sizeof(i.state));
 }
 
+/* All of it, or what is missing. */
 static struct err *map_image(struct surgery *s, struct hand *h)
 {
 	struct image_segment segments[SEGMENTS_MAX];
@@ -202,7 +203,8 @@ static struct err *map_image(struct surgery *s, struct hand *h)
 	TRY(bring__open(s->p, h, &s->stored, s->bytes, s->bytes_len, "llu-image", &fd, &s->shared));
 	struct err *err = NULL;
 	for (size_t i = 0; i < n && !err; i++)
-		err = bring__map(h, "map the new image", surgery__at(s, s->base + segments[i].at), segments[i].len,
+		if (segments[i].exec || !s->code_only)
+			err = bring__map(h, "map the new image", surgery__at(s, s->base + segments[i].at), segments[i].len,
 				 PROT_READ | (segments[i].exec ? PROT_EXEC : 0), MAP_PRIVATE, (int)fd,
 				 segments[i].offset);
 	const uint64_t arg[6] = {(uint64_t)fd};
@@ -244,8 +246,9 @@ struct err *surgery__prepare(struct surgery *s, struct hand *h)
 	TRY(clear_leftovers(s, h));
 	TRY(announce(s));
 	s->begun = true;
-	if (!s->mapped) {
+	if (!s->mapped || s->code_only)
 		TRY(map_image(s, h));
+	if (!s->mapped) {
 		TRY(map_words(s, h, s->plan->got_at, s->got, s->plan->new_got.n));
 		TRY(map_words(s, h, s->plan->own_at, s->own, s->plan->own_words.n));
 	}
@@ -253,6 +256,17 @@ struct err *surgery__prepare(struct surgery *s, struct hand *h)
 }
 
 /* ---- undo, verify ---- */
+
+/* The code that map_image() has added to constants. */
+static struct err *reserve_code(struct surgery *s, struct hand *h)
+{
+	struct image_segment segments[SEGMENTS_MAX];
+	size_t n = image_file__segments(s->plan->next, segments, SEGMENTS_MAX);
+	for (size_t i = 0; i < n; i++)
+		if (segments[i].exec)
+			TRY(reserve(s, h, s->base + segments[i].at, align_up(segments[i].len, LLU_PAGE)));
+	return NULL;
+}
 
 bool surgery__has_mapped(const struct surgery *s)
 {
@@ -267,6 +281,8 @@ struct err *surgery__undo(struct surgery *s, struct hand *h)
 	TRY(surgery__still_ours(s)); /* or what lies there may be another tool's */
 	if (s->begun) {
 		TRY(reserve_from(s, h, start));
+		if (s->code_only)
+			TRY(reserve_code(s, h));
 		s->begun = false;
 		TRY(clear_entry(s, s->announced_at));
 	}

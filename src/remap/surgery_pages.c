@@ -133,7 +133,7 @@ static struct err *shadow_unwind_table(struct surgery *s)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
 	unwind_rows old = {0}, rows = {0};
-	if (!v->eh_frame_hdr || s->mapped)
+	if (!v->eh_frame_hdr || (s->mapped && !s->code_only))
 		return NULL;
 	struct err *err = read_rows(s, &old);
 	for (size_t i = 0; !err && i < old.n; i++) {
@@ -297,6 +297,8 @@ static struct err *shadow_header(struct surgery *s)
 					 .base = s->base,
 					 .len = s->plan->image_len};
 		memcpy(i->build_id, s->plan->next->build_id, sizeof(i->build_id));
+	} else if (s->code_only) {
+		h->image[s->entry].state = VAPI_IMAGE_MAPPED;
 	}
 	TRY(add_shadow(s, s->l->vapi->vapi.header, LLU_PAGE, true, &x));
 	memcpy(x->content, h, sizeof(*h));

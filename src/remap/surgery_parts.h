@@ -30,6 +30,7 @@ struct surgery {
 	const taddr_t *imports; /* imports.h */
 	vaddr_t base;
 	bool mapped;    /* the image is there already: an older one that is still mapped, or vapi's own */
+	bool code_only; /* of that image only the code is missing, which was retired (retire.h) */
 	bool claimed;   /* the header names this tool as its owner */
 	bool begun;     /* something may have been mapped */
 	uint32_t entry; /* of the header: images[entry]; or UINT32_MAX for vapi's own code */

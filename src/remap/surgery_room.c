@@ -1,9 +1,12 @@
 /* Where the new image goes: room in the window, or an image that is there already. See surgery_parts.h. */
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "remap/surgery_parts.h"
+
+enum { SEGMENTS_MAX = 16 };
 
 /* ---- images that are there already ---- */
 
@@ -39,11 +42,41 @@ static struct err *has_same_got(struct surgery *s, const struct vapi_image *i, b
 	return NULL;
 }
 
-/* Is the image that is mapped at `i` the very one that this plan makes for that place? */
+/* Is all of it reservation, in the mappings too, or a leftover of ours? Never map over anything else. */
+static bool is_reservation(const struct surgery *s, const struct mappings *maps, vaddr_t start, uint64_t len)
+{
+	for (vaddr_t a = start; a < start + len;) {
+		const struct mapping *m = mappings__at(maps, surgery__at(s, a));
+		bool leftover = false;
+		for (size_t i = 0; i < s->leftovers.n; i++)
+			leftover = leftover || vrange__has(s->leftovers.items[i], a);
+		if (leftover) {
+			a += LLU_PAGE;
+			continue;
+		}
+		if (!m || m->prot != PROT_NONE || m->inode != 0)
+			return false;
+		a = m->range.end.v - s->l->bias.v;
+	}
+	return true;
+}
+
+/* Has the code of an image at `base` made room, and nobody has taken it? */
+static bool code_is_gone(const struct surgery *s, const struct mappings *maps, vaddr_t base)
+{
+	struct image_segment segments[SEGMENTS_MAX];
+	size_t n = image_file__segments(s->plan->next, segments, SEGMENTS_MAX);
+	for (size_t i = 0; i < n; i++)
+		if (segments[i].exec && !is_reservation(s, maps, base + segments[i].at, segments[i].len))
+			return false;
+	return true;
+}
+
+/* Is the image at `i` the very one that this plan makes for that place, at least its constants? */
 static bool is_same_image(struct surgery *s, const struct mappings *maps, const struct vapi_image *i)
 {
 	const struct elf_file *n = s->plan->next;
-	if (i->state != VAPI_IMAGE_MAPPED || s->plan->own_words.n ||
+	if (!vapi_image__is_there(i) || s->plan->own_words.n ||
 	    !build_id__equal(n->build_id, n->build_id_len, i->build_id, i->build_id_len))
 		return false;
 	const struct mapping *m = mappings__at(maps, surgery__at(s, i->base));
@@ -59,12 +92,11 @@ static bool is_same_image(struct surgery *s, const struct mappings *maps, const 
 	if ((uint64_t)st.st_size != size || pread(fd, have, size, 0) != (ssize_t)size || memcmp(want, have, size) != 0)
 		return false;
 	e = has_same_got(s, i, &same);
-	return !e && same;
+	return !e && same && (i->state == VAPI_IMAGE_MAPPED || code_is_gone(s, maps, i->base));
 }
 
 /* ---- free room ---- */
 
-/* Is all of it reservation, in the mappings too, or a leftover of ours? Never map over anything else. */
 static bool is_free(const struct surgery *s, const struct mappings *maps, vaddr_t start, uint64_t len)
 {
 	const struct vapi_header *h = &s->l->header;
@@ -72,20 +104,7 @@ static bool is_free(const struct surgery *s, const struct mappings *maps, vaddr_
 		if (vapi_image__is_there(&h->image[i]) && start < h->image[i].base + h->image[i].len &&
 		    h->image[i].base < start + len)
 			return false;
-	for (vaddr_t a = start; a < start + len;) {
-		const struct mapping *m = mappings__at(maps, surgery__at(s, a));
-		bool leftover = false;
-		for (size_t i = 0; i < s->leftovers.n; i++)
-			leftover = leftover || vrange__has(s->leftovers.items[i], a);
-		if (leftover) {
-			a += LLU_PAGE;
-			continue;
-		}
-		if (!m || m->prot != PROT_NONE || m->inode != 0)
-			return false;
-		a = m->range.end.v - s->l->bias.v;
-	}
-	return true;
+	return is_reservation(s, maps, start, len);
 }
 
 static bool find_room(struct surgery *s, const struct mappings *maps, uint64_t len)
@@ -120,6 +139,7 @@ static struct err *choose_place(struct surgery *s, const struct mappings *maps)
 			s->base = h->image[i].base;
 			s->entry = i;
 			s->mapped = true;
+			s->code_only = h->image[i].state == VAPI_IMAGE_CONSTANTS;
 			return NULL;
 		}
 	for (uint32_t i = 0; i < VAPI_IMAGES_MAX && s->entry == UINT32_MAX; i++)
