@@ -89,6 +89,8 @@ static struct err *has_leftovers(const struct patient *x, bool *out)
 	for (size_t i = 0; i < x->libraries.n && !*out; i++) {
 		const struct loaded *l = &x->libraries.items[i];
 		TRY(place_in_use(x->p, l, out));
+		if (!*out)
+			TRY(recover__has_way_out(x->p, l, out));
 		*out = *out || is_prepared(l) || l->header.owner;
 	}
 	return NULL;
@@ -233,8 +235,11 @@ static struct err *clear_library(const struct patient *x, struct loaded *l)
 {
 	struct hand *h = NULL;
 	struct hand_place place = loaded__hand_place(l);
+	bool did;
+	TRY(recover__has_way_out(x->p, l, &did));
+	if (did)
+		TRY(recover__clear_way_out(x->p, l));
 	if (is_prepared(l) || is_retiring(l)) {
-		bool did;
 		TRY(hand__raise(x->p, &place, TIMEOUT_MS, &h));
 		struct err *e = clear_entries(x, l, h);
 		if (!e)
@@ -457,7 +462,8 @@ static struct err *clear_journals(recovery_list *out)
 		struct journal *j = NULL;
 		if (failed_for(out, f->target))
 			continue;
-		ERR_CLEANUP struct err *e = f->temporary ? NULL : journal__read(f->name, &j);
+		if (!f->temporary)
+			err__free(journal__read(f->name, &j)); /* then there is none */
 		journal__remove_file(f->name);
 		if (f->temporary)
 			note(out, f->target, NULL, NULL, "a journal that was not written to its end was removed");

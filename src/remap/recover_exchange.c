@@ -5,7 +5,6 @@
  */
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 
 #include "base/hash.h"
 #include "freeze/freeze.h"
@@ -13,7 +12,12 @@
 #include "remap/recover_parts.h"
 #include "remap/surgery_parts.h"
 
-enum { STOP_MS = 20, PAUSE_MS = 20, RANGES_MAX = 64 };
+enum {
+	STOP_MS = 20,
+	PAUSE_MS = 20,
+	EMPTY_MS = 1000, /* for all threads to be outside */
+	RANGES_MAX = 64,
+};
 
 void part_list__free(part_list *l)
 {
@@ -330,27 +334,33 @@ static struct err *settle(const struct process *p, part_list *parts, bool finish
 	return NULL;
 }
 
-static struct err *freeze_and_settle(const struct process *p, part_list *parts, bool finish)
+/* `empty`: nobody may be inside the code that is live. */
+static struct err *freeze_and_settle(const struct process *p, part_list *parts, bool finish, bool empty)
 {
 	struct trange inside[RANGES_MAX];
 	struct freeze_options opt = {.inside = inside, .stop_ms = STOP_MS};
 	struct freeze *frozen;
-	TRY(live_ranges(p, parts, inside, &opt.n_inside));
+	if (empty)
+		TRY(live_ranges(p, parts, inside, &opt.n_inside));
 	TRY(freeze__begin(p, &opt, &frozen));
 	struct err *e = settle(p, parts, finish);
 	(void)freeze__thaw(frozen);
 	return e;
 }
 
+/* Who is inside when the exchange is taken back goes on as if it had never begun. When it is finished, nobody should
+ * be; but a thread that waits inside may do so for ever, and some calls lead to the new code already: then it is
+ * better finished than not. The old code stays mapped. */
 struct err *recover__settle_parts(const struct process *p, part_list *parts, bool *finished)
 {
-	uint64_t deadline = clock_deadline(RECOVER_TIMEOUT_S * 1000);
+	uint64_t deadline = clock_deadline(RECOVER_TIMEOUT_S * 1000), empty_until = clock_deadline(EMPTY_MS);
 	TRY(must_finish(p, parts, finished));
 	for (;;) {
-		struct err *e = freeze_and_settle(p, parts, *finished);
+		bool empty = *finished && clock_ns() < empty_until;
+		struct err *e = freeze_and_settle(p, parts, *finished, empty);
 		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline)
 			return e;
 		err__free(e);
-		nanosleep(&(struct timespec){0, PAUSE_MS * 1000000L}, NULL);
+		clock_pause(PAUSE_MS);
 	}
 }

@@ -35,6 +35,11 @@ void part_list__free(part_list *l);
  * tool owns. */
 MUST_CHECK struct err *recover__settle_parts(const struct process *p, part_list *parts, bool *finished);
 
+/* recover_way_out.c: is a thread still on a way out of the code that a dead tool laid for it (freeze/drive.h)? */
+MUST_CHECK struct err *recover__has_way_out(const struct process *p, const struct loaded *l, bool *out);
+/* Takes that way away, in a freeze. ERR_RETRY: the thread is at its end all the time. */
+MUST_CHECK struct err *recover__clear_way_out(const struct process *p, const struct loaded *l);
+
 /* Writes a part of a header, in the process and in the copy. */
 MUST_CHECK struct err *recover__write_header(const struct process *p, struct loaded *l, size_t offset, const void *data,
 					     size_t len);
