@@ -319,9 +319,9 @@ static void one_phase(struct target *t, void (*phase)(struct target *, const str
 		      const struct update_options *opt)
 {
 	unsigned waits = PHASE_TIMEOUTS * (unsigned)(1 + t->libraries.n);
-	WATCHDOG_CLEANUP struct watchdog *w =
-	    watch(t->pid, "updating it", PHASE_MAX_S + waits * opt->timeout_s, EXIT_FAILURE_SEEN);
+	struct watchdog *w = watch(t->pid, "updating it", PHASE_MAX_S + waits * opt->timeout_s, EXIT_FAILURE_SEEN);
 	phase(t, opt);
+	watchdog__call_off(w);
 }
 
 static void one_try(const struct report *r, target_list *l, unsigned n, const struct update_options *opt)

@@ -66,8 +66,3 @@ void watchdog__call_off(struct watchdog *w)
 	free(w->last_words);
 	free(w);
 }
-
-void watchdog__cleanup(struct watchdog **w)
-{
-	watchdog__call_off(*w);
-}

@@ -14,7 +14,4 @@ struct watchdog;
 struct watchdog *watchdog__start(unsigned seconds, const char *last_words, int exit_code);
 void watchdog__call_off(struct watchdog *w);
 
-void watchdog__cleanup(struct watchdog **w);
-#define WATCHDOG_CLEANUP __attribute__((cleanup(watchdog__cleanup)))
-
 #endif

@@ -281,7 +281,8 @@ const char *arch_sigframe__write(uint8_t *buf, size_t len, taddr_t at, const str
 	return NULL;
 }
 
-/* uc_flags and uc_link look so in every frame that the kernel writes for a 64-bit handler. */
+/* uc_flags and uc_link look so in every frame that the kernel writes for a 64-bit handler; and in the auxiliary vector of
+ * a program that was started through the dynamic loader by name (AT_BASE is 0). No stack is in the first page. */
 bool arch_sigframe__spot(const uint64_t *words, size_t n, taddr_t at, taddr_t *interrupted_sp)
 {
 	struct kernel_ucontext uc;
@@ -290,7 +291,7 @@ bool arch_sigframe__spot(const uint64_t *words, size_t n, taddr_t at, taddr_t *i
 		return false;
 	memcpy(&uc, words, sizeof(uc));
 	*interrupted_sp = taddr(uc.mc.rsp);
-	return uc.mc.rsp < at.v; /* else it lies in what is looked at anyway */
+	return uc.mc.rsp >= LLU_PAGE && uc.mc.rsp < at.v; /* else it lies in what is looked at anyway */
 }
 
 /* fs/proc/array.c and arch/x86/kernel/cpu/proc.c, arch_proc_pid_thread_features (Linux 6.6) */

@@ -2,6 +2,7 @@
 #include "inject/hand.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -30,6 +31,17 @@ const int hand_syscalls[] = {
     SYS_clone, SYS_rt_sigreturn, SYS_openat, SYS_mmap, SYS_mremap, SYS_munmap, SYS_mprotect, SYS_close, SYS_exit, -1,
 };
 
+/* The hand inherits how the borrowed thread is scheduled (clone(2), sched(7)). Beside real-time threads that never
+ * sleep, on the processor that they are bound to, it would never run. Where that may not be changed it stays so. */
+static void schedule(pid_t tid)
+{
+	cpu_set_t all;
+	const struct sched_param none = {0};
+	memset(&all, 0xff, sizeof(all));
+	(void)sched_setaffinity(tid, sizeof(all), &all);
+	(void)sched_setscheduler(tid, SCHED_OTHER, &none);
+}
+
 struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms, struct hand **out)
 {
 	TRY(mqueue__check(p));
@@ -41,6 +53,7 @@ struct err *hand__raise(const struct process *p, const struct hand_place *place,
 		free(h);
 		return e;
 	}
+	schedule(h->t.tid);
 	h->at_rest = h->t.regs;
 	e = hand__forget_batch(h);
 	if (e) {

@@ -55,6 +55,8 @@ struct err *tracee__seize(const struct process *p, pid_t tid, struct tracee *out
 		return process__err(p, tid, ERR_GONE, 0, NULL, "it ended");
 	pid_t tracer = 0;
 	TRY(process__tracer(p, &tracer));
+	if (tracer == getpid())
+		return process__err(p, tid, ERR_RETRY, 0, NULL, "it has not come to a stop since it was last asked to");
 	if (tracer)
 		return process__err(p, tid, ERR_BUSY, 0, "let the other tracer finish",
 				    "it is traced by process %d (a debugger?)", tracer);

@@ -28,6 +28,7 @@ struct linkmap {
 	const struct process *p;
 	struct mappings maps;
 	object_list objects;
+	bool by_name;   /* the process's executable is the dynamic loader, not the program */
 	uint64_t bytes; /* of the files that were read */
 };
 
@@ -54,8 +55,35 @@ static struct err *program_headers(const struct process *p, taddr_t *at, uint64_
 	return NULL;
 }
 
-/* DT_DEBUG of the program holds the address of struct r_debug. */
-static struct err *find_r_debug(const struct process *p, taddr_t *out)
+/* A program that was started through the dynamic loader by name (`ld.so PROGRAM`): AT_PHDR leads to the loader's own
+ * headers, and struct r_debug is its symbol _r_debug (glibc elf/Versions). */
+static struct err *find_in_loader(const struct process *p, taddr_t headers, taddr_t *out)
+{
+	struct mappings maps;
+	CLOSE_CLEANUP int fd = -1;
+	ELF_CLEANUP struct elf_file *loader = NULL;
+	TRY(process__maps(p, &maps));
+	const struct mapping *m = mappings__at(&maps, headers);
+	taddr_t bias = m && m->inode && m->offset == 0 ? m->range.start : taddr(0);
+	struct err *e = bias.v ? process__open_mapped(p, m, &fd) : NULL;
+	mappings__free(&maps);
+	TRY(e);
+	if (fd >= 0)
+		TRY(elf_file__read_fd(fd, "the dynamic loader", &loader));
+	for (size_t i = 0; loader && i < loader->n_symbols; i++) {
+		const struct elf_symbol *s = &loader->symbols[i];
+		if (s->s.st_shndx == SHN_UNDEF || strcmp(s->name, "_r_debug") != 0)
+			continue;
+		*out = taddr_add(bias, s->s.st_value);
+		return NULL;
+	}
+	return err__new(ERR_REFUSED, 0, process__name(p), NULL,
+			"the program is static or its dynamic loader is unknown");
+}
+
+/* DT_DEBUG of the program holds the address of struct r_debug. *by_name: the loader was started, with the program as
+ * its argument. */
+static struct err *find_r_debug(const struct process *p, taddr_t *out, bool *by_name)
 {
 	taddr_t at;
 	uint64_t n;
@@ -63,15 +91,18 @@ static struct err *find_r_debug(const struct process *p, taddr_t *out)
 	Elf64_Phdr ph[256];
 	TRY(process__read(p, at, ph, n * sizeof(ph[0])));
 	uint64_t bias = 0, dynamic = 0, size = 0;
+	*by_name = true; /* the loader's headers have no PT_PHDR */
 	for (uint64_t i = 0; i < n; i++) {
-		if (ph[i].p_type == PT_PHDR)
+		if (ph[i].p_type == PT_PHDR) {
 			bias = at.v - ph[i].p_vaddr;
+			*by_name = false;
+		}
 		if (ph[i].p_type == PT_DYNAMIC) {
 			dynamic = ph[i].p_vaddr;
 			size = ph[i].p_memsz;
 		}
 	}
-	for (uint64_t i = 0; i < size / sizeof(Elf64_Dyn) && i < 512; i++) {
+	for (uint64_t i = 0; !*by_name && i < size / sizeof(Elf64_Dyn) && i < 512; i++) {
 		Elf64_Dyn d;
 		TRY(process__read(p, taddr(bias + dynamic + i * sizeof(d)), &d, sizeof(d)));
 		if (d.d_tag == DT_DEBUG && d.d_un.d_ptr) {
@@ -79,8 +110,7 @@ static struct err *find_r_debug(const struct process *p, taddr_t *out)
 			return NULL;
 		}
 	}
-	return err__new(ERR_REFUSED, 0, process__name(p), NULL,
-			"the program is static or its dynamic loader is unknown");
+	return find_in_loader(p, at, out);
 }
 
 /* Reads a string up to the end of its page, and on. */
@@ -126,10 +156,11 @@ static struct err *read_namespace(const struct process *p, uint64_t first, unsig
 }
 
 /* From version 2 on there is a struct r_debug_extended for each namespace (<link.h>, glibc 2.35). */
-static struct err *read_objects(const struct process *p, object_list *out)
+static struct err *read_objects(const struct process *p, object_list *out, bool *by_name)
 {
 	taddr_t at = {0};
-	TRY(find_r_debug(p, &at));
+	*by_name = false;
+	TRY(find_r_debug(p, &at, by_name));
 	for (unsigned space = 0; at.v && space < NAMESPACES_MAX; space++) {
 		struct r_debug_extended debug = {0};
 		TRY(process__read(p, at, &debug, sizeof(debug.base)));
@@ -146,7 +177,8 @@ char *linkmap__name(const struct process *p, taddr_t bias)
 {
 	object_list o = {0};
 	char *name = NULL;
-	ERR_CLEANUP struct err *e = read_objects(p, &o);
+	bool by_name;
+	ERR_CLEANUP struct err *e = read_objects(p, &o, &by_name);
 	for (size_t i = 0; !e && i < o.n && !name; i++)
 		if (o.items[i].bias.v == bias.v && o.items[i].name[0])
 			name = xstrdup(o.items[i].name);
@@ -157,7 +189,8 @@ char *linkmap__name(const struct process *p, taddr_t bias)
 struct err *linkmap__lists(const struct process *p, taddr_t bias, bool *out)
 {
 	object_list o = {0};
-	struct err *e = read_objects(p, &o);
+	bool by_name;
+	struct err *e = read_objects(p, &o, &by_name);
 	*out = false;
 	for (size_t i = 0; !e && i < o.n && !*out; i++)
 		*out = o.items[i].bias.v == bias.v;
@@ -171,7 +204,7 @@ struct err *linkmap__read(const struct process *p, struct linkmap **out)
 	m->p = p;
 	struct err *err = process__maps(p, &m->maps);
 	if (!err)
-		err = read_objects(p, &m->objects);
+		err = read_objects(p, &m->objects, &m->by_name);
 	if (err) {
 		linkmap__free(m);
 		return err;
@@ -242,6 +275,9 @@ struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **o
 	*out = o->elf;
 	if (o->opened)
 		return NULL;
+	if (o->bias.v == 0 && m->by_name)
+		return err__new(ERR_REFUSED, 0, process__name(m->p), "start it without naming the dynamic loader",
+				"the program has fixed addresses and was started through the dynamic loader");
 	/* a program with fixed addresses has no bias; its file is the process's own */
 	const struct mapping *at = mappings__at(&m->maps, o->bias);
 	CLOSE_CLEANUP int fd = -1;

@@ -17,7 +17,7 @@ struct bed {
 	unsigned threads, fds;
 };
 
-/* Splits everything; no program runs. */
+/* Clears away what is left of other tests, and splits everything; no program runs. */
 struct bed bed__make(void);
 /* Starts a program on build 1. */
 void bed__start(struct bed *b);

@@ -82,6 +82,17 @@ Test(gone, locked_memory)
 	not_held_by("lock");
 }
 
+/* The loader's list is found by the loader's symbol then, as the headers that the kernel knows are the loader's own. */
+Test(gone, program_started_through_the_dynamic_loader)
+{
+	struct scene s = scene__prepare("libpark.so.1", fixture_library("v1", "libpark.so.1"), BY_RENAME);
+
+	scene__start(&s, (const char *const[]){"/lib64/ld-linux-x86-64.so.2", FIXTURE_DIR "/park_driver", NULL});
+	for (int v = 2; v <= 3; v++)
+		update_gone(&s, v);
+	free(target__finish(s.target));
+}
+
 /* ---- afterwards ---- */
 
 Test(gone, busy_process)

@@ -1,6 +1,7 @@
 /* Processes at their limits, and memory of special kinds: what the process cannot have is not there for an update
  * either. Then it is refused or taken back; the process itself loses nothing. */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -266,4 +267,39 @@ Test(limits, code_on_huge_pages)
 Test(limits, code_and_stubs_on_huge_pages)
 {
 	allow("huge library");
+}
+
+/* ---- scheduling ---- */
+
+static void schedule_threads(pid_t pid, int policy, int priority)
+{
+	cpu_set_t first;
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	DIR *d = opendir(path_of("/proc/%d/task", pid));
+	cr_assert(d);
+	for (struct dirent *e; (e = readdir(d));) {
+		pid_t tid = (pid_t)strtol(e->d_name, NULL, 10);
+		if (tid == 0 || tid == pid)
+			continue;
+		cr_assert_eq(sched_setaffinity(tid, sizeof(first), &first), 0);
+		cr_assert_eq(sched_setscheduler(tid, policy, &(struct sched_param){.sched_priority = priority}), 0);
+	}
+	closedir(d);
+}
+
+/* A real-time thread that never sleeps leaves its processor to nobody of its own priority. */
+Test(limits, real_time_thread_that_never_sleeps)
+{
+	struct scene s = scene__prepare("libcallback.so.1", fixture_library("v1", "libcallback.so.1"), BY_RENAME);
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		cr_skip_test("it would leave no processor to the tests");
+	scene__start(&s, (const char *const[]){FIXTURE_DIR "/callback_driver", "1", NULL});
+	schedule_threads(target__pid(s.target), SCHED_FIFO, 10);
+	scene__install(&s, "v2");
+	scene__update(&s);
+	schedule_threads(target__pid(s.target), SCHED_OTHER, 0);
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
 }
