@@ -211,9 +211,9 @@ static void judge_words(const struct threads *t, const struct thread *th, const 
 		return;
 	}
 	if (unseen)
-		*out = (struct judgement){.verdict = INSIDE,
-					  .why = process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
-							      "its stacks could not be looked through")};
+		*out = (struct judgement){
+		    .verdict = INSIDE,
+		    .why = process__err(t->p, th->tid, ERR_RETRY, 0, NULL, "its stacks could not be looked through")};
 }
 
 /* What the frames say, which are all there are. */

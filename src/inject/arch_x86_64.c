@@ -281,8 +281,8 @@ const char *arch_sigframe__write(uint8_t *buf, size_t len, taddr_t at, const str
 	return NULL;
 }
 
-/* uc_flags and uc_link look so in every frame that the kernel writes for a 64-bit handler; and in the auxiliary vector of
- * a program that was started through the dynamic loader by name (AT_BASE is 0). No stack is in the first page. */
+/* uc_flags and uc_link look so in every frame that the kernel writes for a 64-bit handler; and in the auxiliary vector
+ * of a program that was started through the dynamic loader by name (AT_BASE is 0). No stack is in the first page. */
 bool arch_sigframe__spot(const uint64_t *words, size_t n, taddr_t at, taddr_t *interrupted_sp)
 {
 	struct kernel_ucontext uc;

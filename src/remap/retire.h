@@ -16,8 +16,8 @@
  * (MADV_DONTNEED; they are the file's, and come back by themselves), and whoever runs or reads
  * them brings them back. That stacks are copied is known of some runtimes, by name.
  *
- * What is found keeps the old code mapped, and is named. Constants stay, and are not executable; those of older images go
- * when their room is needed and it is shown that nothing leads to them (retire_constants.c).
+ * What is found keeps the old code mapped, and is named. Constants stay, and are not executable; those of older images
+ * go when their room is needed and it is shown that nothing leads to them (retire_constants.c).
  */
 #ifndef LLU_REMAP_RETIRE_H
 #define LLU_REMAP_RETIRE_H

@@ -104,7 +104,8 @@ static void ask_live(struct old_code *o)
 		o->constants = o->constants || trange__has(o->all, loaded__at(o->l, m->pieces[i].home));
 }
 
-static struct err *list_own(const struct process *p, const struct mappings *maps, const struct loaded *l, old_code_list *out)
+static struct err *list_own(const struct process *p, const struct mappings *maps, const struct loaded *l,
+			    old_code_list *out)
 {
 	struct old_code o = {.l = l, .image = OLD_OWN, .constants = true};
 	struct trange r = {l->bias, loaded__at(l, l->vapi->vapi.end)};

@@ -204,9 +204,9 @@ static struct err *map_image(struct surgery *s, struct hand *h)
 	struct err *err = NULL;
 	for (size_t i = 0; i < n && !err; i++)
 		if (segments[i].exec || !s->code_only)
-			err = bring__map(h, "map the new image", surgery__at(s, s->base + segments[i].at), segments[i].len,
-				 PROT_READ | (segments[i].exec ? PROT_EXEC : 0), MAP_PRIVATE, (int)fd,
-				 segments[i].offset);
+			err = bring__map(h, "map the new image", surgery__at(s, s->base + segments[i].at),
+					 segments[i].len, PROT_READ | (segments[i].exec ? PROT_EXEC : 0), MAP_PRIVATE,
+					 (int)fd, segments[i].offset);
 	const uint64_t arg[6] = {(uint64_t)fd};
 	struct err *closed = hand__call(h, SYS_close, arg, &ignored);
 	if (err) {

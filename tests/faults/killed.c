@@ -61,8 +61,8 @@ static void trials__free(struct trials *t)
 	free(t->place);
 }
 
-/* Kills llvupdate at `when` on the way to `next`, which the program runs in the end. True: it came there. llvupdate itself
- * takes leftovers away too: without `cleans` nobody else does. */
+/* Kills llvupdate at `when` on the way to `next`, which the program runs in the end. True: it came there. llvupdate
+ * itself takes leftovers away too: without `cleans` nobody else does. */
 static bool kill_at(struct bed *b, const struct trials *t, size_t k, int next, bool cleans)
 {
 	const char *when = t->when[k], *place = t->place[k];
@@ -87,8 +87,8 @@ static bool kill_at(struct bed *b, const struct trials *t, size_t k, int next, b
 	return killed;
 }
 
-/* Three updates of one program: the first passes places that later ones do not, the second may take back the code of the
- * library's own file, the third finds constants of the same build, whose code was retired. */
+/* Three updates of one program: the first passes places that later ones do not, the second may take back the code of
+ * the library's own file, the third finds constants of the same build, whose code was retired. */
 Test(killed, at_every_place)
 {
 	struct bed b = bed__make();

@@ -513,6 +513,7 @@ Test(users, images_in_a_folder_of_others)
 
 Test(users, locks_in_a_folder_of_others)
 {
-	not_in_a_folder_of_others("/run", "/run/llu", "the folder for locks and journals could be changed by another user",
+	not_in_a_folder_of_others("/run", "/run/llu",
+				  "the folder for locks and journals could be changed by another user",
 				  "the folder for locks and journals could be changed by another user");
 }
