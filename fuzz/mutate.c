@@ -23,7 +23,7 @@ uint64_t dice__roll(struct dice *d, uint64_t n)
 	d->state ^= d->state >> 12;
 	d->state ^= d->state << 25;
 	d->state ^= d->state >> 27;
-	return (d->state * 2685821657736338717ull >> 11) % n;
+	return n ? (d->state * 2685821657736338717ull >> 11) % n : 0;
 }
 
 /* ---- one ELF file ---- */
@@ -140,7 +140,7 @@ static void move_entries(uint8_t *p, size_t len, struct dice *d)
 /* libFuzzer's own mutator, within the region. */
 static void change_bytes(uint8_t *p, size_t len)
 {
-	uint8_t *copy = malloc(len);
+	uint8_t *copy = malloc(len + 1);
 	if (!copy)
 		abort();
 	memcpy(copy, p, len);
@@ -195,7 +195,8 @@ static size_t mutate_part(uint8_t *data, size_t size, size_t max, size_t k, stru
 	uint8_t *part = malloc(room + 1);
 	if (!part)
 		abort();
-	memcpy(part, p.data[k], p.size[k]);
+	if (p.size[k])
+		memcpy(part, p.data[k], p.size[k]);
 	size_t len = mutate__elf(part, p.size[k], room, d);
 	memmove(data + at + len, data + at + p.size[k], rest);
 	memcpy(data + at, part, len);

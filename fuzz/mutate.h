@@ -15,7 +15,7 @@ struct dice {
 	uint64_t state;
 };
 struct dice dice__of(unsigned seed);
-/* 0 to n - 1. */
+/* 0 to n - 1; 0 for n = 0. */
 uint64_t dice__roll(struct dice *d, uint64_t n);
 
 /* Changes an ELF file in `data` (room for `max` bytes); returns its new size. */

@@ -169,9 +169,13 @@ static char *get_word(const char *s)
 {
 	char *word = xmalloc(strlen(s) + 1), *to = word;
 	for (; *s; s++) {
-		char code[3] = {s[0] == '%' ? s[1] : 0, s[0] == '%' && s[1] ? s[2] : 0, 0};
-		char c = *s == '%' ? (char)strtoul(code, NULL, 16) : *s;
-		if (*s == '%' && (!isxdigit((unsigned char)code[0]) || !isxdigit((unsigned char)code[1]) || !c)) {
+		char code[3] = {0};
+		if (*s == '%' && s[1])
+			memcpy(code, s + 1, 2); /* perhaps with the end of the string */
+		char c = *s;
+		if (*s == '%')
+			c = (char)strtoul(code, NULL, 16);
+		if (*s == '%' && (strspn(code, "0123456789abcdefABCDEF") != 2 || !c)) {
 			free(word);
 			return NULL;
 		}

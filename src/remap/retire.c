@@ -183,13 +183,13 @@ void retire__list_skipped(const struct retire *r, range_list *out)
 static struct err *ask_memory(struct retire *r)
 {
 	range_list ranges = {0}, skip = {0};
-	VEC(struct old_code *) whose = {0};
+	VEC(size_t) whose = {0}; /* indexes into r->old */
 	holder_list found = {0};
 	struct mappings maps = {0};
 	for (size_t i = 0; i < r->old.n; i++)
 		for (size_t k = 0; is_open(&r->old.items[i]) && k < r->old.items[i].n_exec; k++) {
 			vec__push(&ranges, r->old.items[i].exec[k]);
-			vec__push(&whose, &r->old.items[i]);
+			vec__push(&whose, i);
 		}
 	retire__list_skipped(r, &skip);
 	struct holders_query q = {.ranges = ranges.items,
@@ -201,8 +201,8 @@ static struct err *ask_memory(struct retire *r)
 	struct err *e = holders__find(r->p, &q, &found);
 	if (!e)
 		e = process__maps(r->p, &maps);
-	for (size_t i = 0; !e && i < found.n; i++)
-		judge_holder(&maps, &found.items[i], whose.items[found.items[i].range]);
+	for (size_t i = 0; !e && whose.n && i < found.n; i++)
+		judge_holder(&maps, &found.items[i], &r->old.items[whose.items[found.items[i].range]]);
 	mappings__free(&maps);
 	vec__free(&found);
 	vec__free(&whose);

@@ -129,7 +129,7 @@ static struct err *list_image(const struct process *p, const struct mappings *ma
 	list_exec(p, maps, o.all, &o); /* there may be some behind constants: of an update that was interrupted */
 	if (m->state == VAPI_IMAGE_MAPPED) {
 		TRY(read_build(p, maps, o.all.start, &build));
-		if (mixes(build))
+		if (!build || mixes(build))
 			old_code__hold(&o, "code and constants are in the same segment of its file");
 	}
 	/* objects of its own: pointers to them are not told from pointers to nothing, so they stay */

@@ -74,36 +74,37 @@ static bool is_used_by_kernel(const struct mappings *maps)
 	return false;
 }
 
-typedef VEC(struct old_code *) candidate_list;
-
-/* Where constants are; `whose` is as long as `at`. */
+/* Where constants are, and of which of r->old; both lists are of the same length. */
 struct constants {
 	range_list at;
-	candidate_list whose;
+	VEC(size_t) whose;
 };
 
 /* Not the code, into which stale return addresses may lead; that nobody will use them is known. */
-static void list_constants(const struct mappings *maps, struct old_code *o, struct constants *out)
+static void list_constants(const struct retire *r, const struct mappings *maps, size_t which, struct constants *out)
 {
+	const struct old_code *o = &r->old.items[which];
 	for (size_t i = 0; i < maps->n; i++) {
 		const struct mapping *m = &maps->items[i];
 		if (m->range.start.v < o->all.start.v || m->range.end.v > o->all.end.v || (m->prot & PROT_EXEC) ||
 		    !(m->prot & PROT_READ))
 			continue;
 		vec__push(&out->at, m->range);
-		vec__push(&out->whose, o);
+		vec__push(&out->whose, which);
 	}
 }
 
-static struct err *look_at_threads(struct freeze *frozen, const struct constants *c)
+static struct err *look_at_threads(struct retire *r, struct freeze *frozen, const struct constants *c)
 {
-	for (size_t i = 0; i < c->at.n; i++)
-		if (!c->whose.items[i]->constants)
-			TRY(freeze__mentions(frozen, &c->at.items[i], 1, &c->whose.items[i]->constants));
+	for (size_t i = 0; i < c->at.n; i++) {
+		struct old_code *o = &r->old.items[c->whose.items[i]];
+		if (!o->constants)
+			TRY(freeze__mentions(frozen, &c->at.items[i], 1, &o->constants));
+	}
 	return NULL;
 }
 
-static struct err *look_at_memory(const struct retire *r, const struct constants *c)
+static struct err *look_at_memory(struct retire *r, const struct constants *c)
 {
 	range_list skip = {0};
 	holder_list holders = {0};
@@ -117,7 +118,7 @@ static struct err *look_at_memory(const struct retire *r, const struct constants
 				  .bytes_max = FROZEN_MAX};
 	struct err *e = holders__find(r->p, &q, &holders);
 	for (size_t i = 0; i < holders.n; i++)
-		c->whose.items[holders.items[i].range]->constants = true;
+		r->old.items[c->whose.items[holders.items[i].range]].constants = true;
 	vec__free(&holders);
 	vec__free(&skip);
 	return e;
@@ -128,7 +129,7 @@ static struct err *look(struct retire *r, const struct constants *c)
 	struct freeze *frozen = NULL;
 	struct freeze_options f = {.except = hand__tid(r->hand), .strict = true, .stop_ms = RETIRE_STOP_MS};
 	TRY(freeze__begin(r->p, &f, &frozen));
-	struct err *e = look_at_threads(frozen, c);
+	struct err *e = look_at_threads(r, frozen, c);
 	if (!e)
 		e = look_at_memory(r, c);
 	r->frozen_ns += freeze__thaw(frozen);
@@ -145,14 +146,14 @@ struct err *retire__ask_for_constants(struct retire *r)
 		struct old_code *o = &r->old.items[i];
 		if (o->image != OLD_OWN && !o->held && !o->constants && !kernel && !has_room(o->l) &&
 		    !has_neighbour(r, o))
-			list_constants(&maps, o, &c);
+			list_constants(r, &maps, i, &c);
 		else
 			o->constants = true;
 	}
 	mappings__free(&maps);
 	struct err *e = c.at.n ? look(r, &c) : NULL;
 	for (size_t i = 0; i < c.at.n && e; i++)
-		c.whose.items[i]->constants = true;
+		r->old.items[c.whose.items[i]].constants = true;
 	vec__free(&c.at);
 	vec__free(&c.whose);
 	if (e && err__kind(e) == ERR_GONE)
