@@ -14,6 +14,7 @@
 #include "freeze/stack.h"
 #include "inject/clock.h"
 #include "inject/proc.h"
+#include "inject/urgent.h"
 
 enum {
 	ATTEMPTS_MAX = 5,     /* when what is mapped changes all the time */
@@ -160,6 +161,7 @@ static struct err *attempt(struct freeze *f)
 static struct freeze *new_freeze(const struct process *p, const struct freeze_options *opt, struct unwinder *u)
 {
 	struct freeze *f = xcalloc(1, sizeof(*f));
+	urgent__begin(); /* up to the thaw */
 	f->opt = *opt;
 	if (opt->n_inside)
 		f->inside = xmemdup(opt->inside, opt->n_inside * sizeof(*opt->inside));
@@ -323,6 +325,7 @@ struct err *freeze__slept_on(const struct freeze *f, bool *out)
 uint64_t freeze__thaw(struct freeze *f)
 {
 	uint64_t frozen = threads__let_go(&f->threads);
+	urgent__end();
 	vec__free(&f->moves);
 	free(f->inside);
 	free(f->suspects);

@@ -13,6 +13,7 @@
 #include "inject/place.h"
 #include "inject/proc.h"
 #include "inject/tracee.h"
+#include "inject/urgent.h"
 
 enum {
 	HAND_DATA_AT = 4096, /* in the scratch memory, above the hand's stack */
@@ -48,7 +49,9 @@ struct err *hand__raise(const struct process *p, const struct hand_place *place,
 	struct hand *h = xcalloc(1, sizeof(*h));
 	h->p = p;
 	h->place = *place;
+	urgent__begin();
 	struct err *e = borrow__clone(p, place, timeout_ms, &h->t);
+	urgent__end();
 	if (e) {
 		free(h);
 		return e;
