@@ -93,6 +93,8 @@ static void wait_until_alone(struct bed *b, const char *when)
 	unsigned n;
 	bool traced;
 	while ((n = threads_of(target__pid(b->target), &traced)) != b->threads || traced) {
+		if (!target__alive(b->target)) /* it says why, if it could */
+			cr_assert_fail("%s: the program is dead: %s", when, target__hear(b->target));
 		cr_assert_lt(support__now_ms(), deadline, "%s: %u threads instead of %u%s", when, n, b->threads,
 			     traced ? ", traced" : "");
 		nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
