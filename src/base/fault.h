@@ -1,5 +1,5 @@
 /* Fault points, for the tests of law 1 (docs/design.md). In the product there are none: LLU_FAULTS is defined for the
- * commands that tests/recover and bench/fault-table run, and for nothing else.
+ * commands that tests/faults, tests/recover and bench/fault-table run, and for nothing else.
  *
  * Every primitive that changes a target or leaves a file passes through points, before, after, and where it is long in
  * the middle. What happens there says the environment. WHEN is a number, counted from 1 in the order of this run, or

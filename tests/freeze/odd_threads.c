@@ -149,6 +149,8 @@ Test(odd_threads, sleepers_that_wake_up)
 		bool slept_on = false;
 		struct thread_status before;
 		struct thread_status after;
+		/* else it is stopped, which no line ends */
+		scene__wait_asleep(&s, 0, SYS_write);
 		OK(freeze(&s, false, &f));
 		OK(process__status(s.p, process__pid(s.p), &before));
 		OK(freeze__slept_on(f, &slept_on));
