@@ -162,8 +162,10 @@ static void pass(const char *what)
 	kill_target(number, place);
 	if (is_now_once("LLU_FAULT_STOP", number, place))
 		raise(SIGSTOP);
-	if (is_now_once("LLU_FAULT", number, place))
+	if (is_now_once("LLU_FAULT", number, place)) {
+		dprintf(STDERR_FILENO, "killed at %s\n", place);
 		raise(SIGKILL);
+	}
 	errno = saved;
 }
 

@@ -3,6 +3,7 @@
 
 #include <criterion/criterion.h>
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,11 +40,11 @@ void bed__install(struct bed *b, int v)
 		scene__install_raw(&b->library[i], b->split[i][v]);
 }
 
-static void count(struct bed *b, unsigned *threads, unsigned *fds)
+static void count(struct bed *b, unsigned *threads, unsigned *fds, unsigned *interrupted)
 {
 	target__say(b->target, "counts");
 	const char *line = target__hear(b->target);
-	cr_assert_eq(sscanf(line, "counts threads=%u fds=%u", threads, fds), 2, "%s", line);
+	cr_assert_eq(sscanf(line, "counts threads=%u fds=%u eintr=%u", threads, fds, interrupted), 3, "%s", line);
 }
 
 void bed__start(struct bed *b)
@@ -52,7 +53,8 @@ void bed__start(struct bed *b)
 	scene__start(&b->library[0], (const char *const[]){FIXTURE_DIR "/witness_driver", NULL});
 	b->target = b->library[0].target;
 	b->live = 1;
-	count(b, &b->threads, &b->fds);
+	count(b, &b->threads, &b->fds, &b->interrupted);
+	cr_assert_eq(b->interrupted, 0);
 }
 
 void bed__stop(struct bed *b)
@@ -111,9 +113,16 @@ static const char *ask(struct bed *b, const char *line, const char *when)
 	return heard;
 }
 
+/* Was the tool killed between asking a thread to stop and mending the call that the thread was in? */
+static bool was_stopping(const struct bed *b)
+{
+	return b->killed_at && (strstr(b->killed_at, " tracee__interrupt<") ||
+				text__has(b->killed_at, "^SETREGSET before: tracee__set_regs<stopped<"));
+}
+
 static void look(struct bed *b, const char *when, unsigned *state, int *pair)
 {
-	unsigned n, threads, fds;
+	unsigned n, threads, fds, interrupted;
 	int64_t deadline = support__now_ms() + PATIENCE_MS;
 	wait_until_alone(b, when);
 	const char *heard = ask(b, "round", when);
@@ -121,10 +130,15 @@ static void look(struct bed *b, const char *when, unsigned *state, int *pair)
 	heard = ask(b, "pair", when);
 	cr_assert_eq(sscanf(heard, "pair %d", pair), 1, "%s: %s", when, heard);
 	/* a thread that was on its way to make a hand, when the tool died, may have made it only now */
-	for (count(b, &threads, &fds); threads > b->threads && support__now_ms() < deadline; count(b, &threads, &fds))
+	for (count(b, &threads, &fds, &interrupted); threads > b->threads && support__now_ms() < deadline;
+	     count(b, &threads, &fds, &interrupted))
 		wait_until_alone(b, when);
 	cr_assert(threads == b->threads && fds == b->fds, "%s: %u threads and %u descriptors, not %u and %u", when,
 		  threads, fds, b->threads, b->fds);
+	b->any_interrupted = b->any_interrupted || interrupted != b->interrupted;
+	cr_assert(interrupted == b->interrupted || was_stopping(b), "%s: %u calls ended with EINTR", when,
+		  interrupted - b->interrupted);
+	b->interrupted = interrupted;
 }
 
 void bed__well(struct bed *b, const char *when)
@@ -151,28 +165,33 @@ void bed__is(struct bed *b, int v, const char *when)
 
 /* ---- the tools ---- */
 
-static struct result run_with(const char *const faults[], const char *const argv[])
+static struct result run_with(struct bed *b, const char *const faults[], const char *const argv[])
 {
+	static const char killed[] = "killed at ";
 	const char *all[32] = {"env"};
 	size_t n = 1;
 	for (; faults && *faults && n < 16; faults++)
 		all[n++] = *faults;
 	for (; *argv && n < 31; argv++)
 		all[n++] = *argv;
-	return command__run(all, TOOL_SECONDS);
+	struct result r = command__run(all, TOOL_SECONDS);
+	const char *at = r.exit_code == -SIGKILL ? strstr(r.err, killed) : NULL;
+	b->killed_at = at ? path_of("%.*s", (int)strcspn(at, "\n") - (int)strlen(killed), at + strlen(killed)) : NULL;
+	b->any_interrupted = false;
+	return r;
 }
 
-struct result bed__update(const struct bed *b, const char *const faults[])
+struct result bed__update(struct bed *b, const char *const faults[])
 {
-	return run_with(faults, (const char *const[]){COMMAND_DIR "/faults/llvupdate", "-p",
-						      path_of("%d", target__pid(b->target)), "-l",
-						      path_of("%s/log", b->dir), "-n", "1", NULL});
+	return run_with(b, faults,
+			(const char *const[]){COMMAND_DIR "/faults/llvupdate", "-p",
+					      path_of("%d", target__pid(b->target)), "-l", path_of("%s/log", b->dir),
+					      "-n", "1", NULL});
 }
 
-struct result bed__clean_up(const struct bed *b, const char *const faults[])
+struct result bed__clean_up(struct bed *b, const char *const faults[])
 {
-	(void)b;
-	return run_with(faults, (const char *const[]){COMMAND_DIR "/faults/cllvupdate", "-u", NULL});
+	return run_with(b, faults, (const char *const[]){COMMAND_DIR "/faults/cllvupdate", "-u", NULL});
 }
 
 const char *run_folder(void)

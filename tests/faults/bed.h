@@ -15,6 +15,11 @@ struct bed {
 	struct target *target;
 	int live; /* the build that the program runs in all three, as far as the test knows */
 	unsigned threads, fds;
+	/* Where the last tool was killed, or NULL. A thread that it was stopping there may have seen its call end with
+	 * EINTR (docs/design.md, law 3), and nobody may elsewhere. */
+	const char *killed_at;
+	unsigned interrupted; /* calls that ended so, as far as the test knows */
+	bool any_interrupted; /* was there one since the tool was killed? */
 };
 
 /* Clears away what is left of other tests, and splits everything; no program runs. */
@@ -35,9 +40,9 @@ void bed__well(struct bed *b, const char *when);
 void bed__is(struct bed *b, int v, const char *when);
 
 /* llvupdate -p with fault points; `faults` are settings of the environment ("LLU_FAULT=7"), NULL-terminated. */
-struct result bed__update(const struct bed *b, const char *const faults[]);
+struct result bed__update(struct bed *b, const char *const faults[]);
 /* cllvupdate -u likewise. */
-struct result bed__clean_up(const struct bed *b, const char *const faults[]);
+struct result bed__clean_up(struct bed *b, const char *const faults[]);
 /* cllvupdate -u must succeed. Returns whether there was something to do; afterwards there is nothing more, and
  * neither locks nor journals of a process are left. */
 bool bed__cleaned_up(struct bed *b, const char *when);

@@ -72,7 +72,10 @@ static bool kill_at(struct bed *b, const struct trials *t, size_t k, int next, b
 	bool killed = r.exit_code == -SIGKILL;
 	cr_assert(killed || r.exit_code == 0, "%s: exit code %d\n%s%s", place, r.exit_code, r.out, r.err);
 	result__free(&r);
+	if (killed)
+		place = b->killed_at; /* chosen by number it may be a neighbour: runs differ */
 	bed__check(b, before, next, path_of("killed at %s", place));
+	bool interrupted = b->any_interrupted;
 	bool any = false;
 	if (cleans) {
 		any = bed__cleaned_up(b, path_of("killed at %s", place));
@@ -83,7 +86,9 @@ static bool kill_at(struct bed *b, const struct trials *t, size_t k, int next, b
 	if (!cleans)
 		(void)bed__cleaned_up(b, path_of("killed at %s, updated", place));
 	if (killed)
-		table__add("llvupdate killed", place, any ? "well; cleaned up" : "well; nothing to clean up");
+		table__add("llvupdate killed", place,
+			   path_of("well%s; %s", interrupted ? " but for one EINTR" : "",
+				   any ? "cleaned up" : "nothing to clean up"));
 	return killed;
 }
 
