@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "image/overrule.h"
+#include "image/unprepared.h"
 #include "report/report.h"
 
 enum { EXIT_FIT = 0, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_UNREADABLE = 4 };
@@ -61,7 +62,7 @@ static struct err *split(const char *in_path, const char *out_path, const char *
 }
 
 /* A plain old build is planned as its split form, which is what a process would have loaded. */
-static struct err *as_split(struct elf_file **e)
+static struct err *as_split(struct elf_file **e, bool unprepared)
 {
 	struct split_options opt = {0};
 	FREE_CLEANUP uint8_t *out = NULL;
@@ -69,8 +70,12 @@ static struct err *as_split(struct elf_file **e)
 	struct elf_file *split;
 	if ((*e)->split)
 		return NULL;
-	TRY(split__make(*e, &opt, &out, &size));
-	TRY(elf_file__read_memory(out, size, (*e)->path, &split));
+	if (unprepared) {
+		TRY(unprepared__vapi(*e, &split));
+	} else {
+		TRY(split__make(*e, &opt, &out, &size));
+		TRY(elf_file__read_memory(out, size, (*e)->path, &split));
+	}
 	elf_file__free(*e);
 	*e = split;
 	return NULL;
@@ -78,7 +83,7 @@ static struct err *as_split(struct elf_file **e)
 
 struct check_options {
 	const char *overrule; /* NULL: OVERRULE_FILE, if there is one */
-	bool json, require_proof;
+	bool json, require_proof, unprepared;
 };
 
 static void judge_by(struct plan *plan, const struct check_options *opt)
@@ -96,7 +101,7 @@ static struct err *check(const char *old_path, const char *new_path, const struc
 	__attribute__((cleanup(plan__cleanup))) struct plan *plan = NULL;
 	TRY(elf_file__read(old_path, &old));
 	TRY(elf_file__read(new_path, &next));
-	TRY(as_split(&old));
+	TRY(as_split(&old, opt->unprepared));
 	TRY(plan__make(old, old, NULL, next, &plan));
 	judge_by(plan, opt);
 	if (opt->json)
@@ -124,12 +129,13 @@ static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
 
 int main(int argc, char **argv)
 {
-	enum { OPT_LIKE = 256, OPT_CHECK, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_LIKE = 256, OPT_CHECK, OPT_PROOF, OPT_UNPREPARED, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option options[] = {
 	    {"output", required_argument, NULL, 'o'},
 	    {"like", required_argument, NULL, OPT_LIKE},
 	    {"check", no_argument, NULL, OPT_CHECK},
 	    {"require-proof", no_argument, NULL, OPT_PROOF},
+	    {"unprepared", no_argument, NULL, OPT_UNPREPARED},
 	    {"overrule", required_argument, NULL, OPT_OVERRULE},
 	    {"json", no_argument, NULL, OPT_JSON},
 	    {"help", no_argument, NULL, OPT_HELP},
@@ -156,6 +162,9 @@ int main(int argc, char **argv)
 			break;
 		case OPT_OVERRULE:
 			opt.overrule = optarg;
+			break;
+		case OPT_UNPREPARED:
+			opt.unprepared = true;
 			break;
 		case OPT_JSON:
 			opt.json = true;

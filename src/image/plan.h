@@ -113,6 +113,12 @@ struct succession {
 	uint64_t identical; /* 1: both are the same bytes but for references, so offsets mean the same in both */
 };
 
+/* Unprepared (unprepared.h): a function of vapi's own code whose entry is to jump to one of next. */
+struct entry_jump {
+	vaddr_t entry; /* where the jump goes, in vapi */
+	vaddr_t to;    /* in next's file */
+};
+
 struct plan_counts {
 	size_t identical, changed, added, removed; /* functions, by their instructions */
 	size_t rebound;                            /* references */
@@ -134,6 +140,8 @@ struct plan {
 	vaddr_t *slots;     /* per slot of the VAPI: next's function; 0: unused. For an IFUNC slot, its resolver */
 	unwind_rows unwind; /* of next, addresses of its file */
 	VEC(struct succession) functions; /* all of live's, in address order */
+	VEC(struct entry_jump) moves;           /* unprepared: in address order */
+	VEC(struct vrange) leaves; /* unprepared: vapi's own code that no thread may be in; in address order */
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT and data included */
 	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */
 	uint64_t own_at;    /* offset of the image's own data; 0 when it has none */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC "LLUPLAN"
-enum { PLAN_FILE_VERSION = 3 };
+enum { PLAN_FILE_VERSION = 4 };
 
 struct head {
 	char magic[8];
@@ -60,6 +60,7 @@ struct plan_key plan_key__make(const struct plan_inputs *in)
 	hash_number(&h, PLAN_FILE_VERSION);
 	hash_bytes(&h, in->maker, in->maker_len);
 	hash_bytes(&h, in->vapi->data, in->vapi->size);
+	hash_number(&h, in->vapi->beside);
 	hash_number(&h, in->live == in->vapi);
 	if (in->live != in->vapi)
 		hash_bytes(&h, in->live->data, in->live->size);
@@ -256,6 +257,18 @@ static void succession(struct io *io, struct succession *s)
 	number(io, &s->identical);
 }
 
+static void move(struct io *io, struct entry_jump *m)
+{
+	number(io, &m->entry);
+	number(io, &m->to);
+}
+
+static void leave(struct io *io, struct vrange *r)
+{
+	number(io, &r->start);
+	number(io, &r->end);
+}
+
 static void verdict(struct io *io, enum layout_verdict *v)
 {
 	uint64_t n = *v;
@@ -287,9 +300,10 @@ static void counts(struct io *io, struct plan_counts *c)
 /* Whoever adds something to a plan: give it a line below, or say that it is not kept (borrowed files, overrule,
  * not_to_keep, kept, tools), raise PLAN_FILE_VERSION, and put the new size here. (A field that fits into a hole of a
  * struct goes unnoticed.) */
-_Static_assert(sizeof(struct plan) == 424 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
+_Static_assert(sizeof(struct plan) == 472 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
 		   sizeof(struct new_got) == 48 && sizeof(struct relro_word) == 24 && sizeof(struct live_const) == 16 &&
-		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 32,
+		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 32 &&
+		   sizeof(struct entry_jump) == 16 && sizeof(struct vrange) == 16,
 	       "plan_file.c does not know all of a plan");
 
 static void fields(struct io *io, struct plan *p)
@@ -306,6 +320,8 @@ static void fields(struct io *io, struct plan *p)
 	slots(io, p);
 	LIST(io, &p->unwind, unwind);
 	LIST(io, &p->functions, succession);
+	LIST(io, &p->moves, move);
+	LIST(io, &p->leaves, leave);
 	number(io, &p->image_len);
 	number(io, &p->got_at);
 	number(io, &p->own_at);

@@ -134,7 +134,22 @@ static vaddr_t ifunc_stub(const struct planner *x, vaddr_t resolver)
 	const struct elf_file *vapi = x->p->vapi;
 	for (uint32_t i = 0; i < vapi->vapi.n_used; i++)
 		if ((vapi->slots[i].flags & VAPI_SLOT_IFUNC) && x->p->slots[i] == resolver)
-			return vapi__stub(&vapi->vapi, i);
+			return vapi->beside ? 0 : vapi__stub(&vapi->vapi, i);
+	return 0;
+}
+
+/* The loaded library's own slot for the IFUNC that next resolves by `resolver`, where there are no stubs; or 0. */
+static vaddr_t ifunc_got(const struct planner *x, vaddr_t resolver)
+{
+	const struct elf_file *vapi = x->p->vapi;
+	for (size_t i = 0; i < x->vapi_got.n && vapi->beside; i++) {
+		const struct elf_reloc *o = &vapi->relocs.items[x->vapi_got.items[i]];
+		vaddr_t old = o->type == R_X86_64_IRELATIVE ? elf_file__behind_stub(vapi, (vaddr_t)o->addend) : 0;
+		for (uint32_t k = 0; old && k < vapi->vapi.n_used; k++)
+			if ((vapi->slots[k].flags & VAPI_SLOT_IFUNC) && vapi->slots[k].function == old &&
+			    x->p->slots[k] == resolver)
+				return o->where;
+	}
 	return 0;
 }
 
@@ -283,7 +298,9 @@ static struct got_home find_got_home(struct planner *x, vaddr_t slot)
 		return (struct got_home){.own = own_got(x, (struct new_got){.kind = NEW_GOT_TPOFF, .value = offset})};
 	}
 	if (r->type == R_X86_64_IRELATIVE) {
-		vaddr_t resolver = elf_file__behind_stub(next, (vaddr_t)r->addend);
+		vaddr_t resolver = elf_file__behind_stub(next, (vaddr_t)r->addend), home = ifunc_got(x, resolver);
+		if (home)
+			return (struct got_home){.home = home};
 		struct new_got g = {.kind = NEW_GOT_VALUE, .value = ifunc_stub(x, resolver), .relative = true};
 		if (g.value)
 			return (struct got_home){.own = own_got(x, g)};
