@@ -71,11 +71,12 @@ static struct err *as_split(struct elf_file **e, bool unprepared)
 	if ((*e)->split)
 		return NULL;
 	if (unprepared) {
-		TRY(unprepared__vapi(*e, &split));
-	} else {
-		TRY(split__make(*e, &opt, &out, &size));
-		TRY(elf_file__read_memory(out, size, (*e)->path, &split));
+		struct elf_file *plain = *e;
+		*e = NULL;
+		return unprepared__vapi(plain, e);
 	}
+	TRY(split__make(*e, &opt, &out, &size));
+	TRY(elf_file__read_memory(out, size, (*e)->path, &split));
 	elf_file__free(*e);
 	*e = split;
 	return NULL;

@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "refused: %s\n", p->refusals.items[0].text);
 		return 1;
 	}
-	uint8_t *image = image_file__make(p, old->vapi.window, &size);
+	uint8_t *image = image_file__make(p, old->vapi.window, 0, &size);
 	write_file(argv[3], image, size);
 	uint8_t *plan = plan_file__encode(p, &key, &size);
 	write_file(argv[4], plan + HEAD_SIZE, size - HEAD_SIZE - SUM_SIZE);

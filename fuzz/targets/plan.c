@@ -86,7 +86,7 @@ static void use(struct plan *p, const struct plan_inputs *in)
 	plan__free(back);
 	if (p->refusals.n)
 		return;
-	FREE_CLEANUP uint8_t *image = image_file__make(p, p->vapi->vapi.window, &size);
+	FREE_CLEANUP uint8_t *image = image_file__make(p, p->vapi->vapi.window, 0, &size);
 	ERR_CLEANUP struct err *failed = image_file__read(image, size, "image", &next, &map);
 	MUST(!failed);
 	MUST(next->size == p->next->size && memcmp(next->data, p->next->data, next->size) == 0);

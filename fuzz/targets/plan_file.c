@@ -68,7 +68,7 @@ static void use(struct plan *p)
 		(void)plan__successor(p, p->functions.items[i].start);
 	if (p->refusals.n)
 		return;
-	FREE_CLEANUP uint8_t *image = image_file__make(p, p->vapi->vapi.window, &size);
+	FREE_CLEANUP uint8_t *image = image_file__make(p, p->vapi->vapi.window, 0, &size);
 	err__free(image_file__read(image, size, "image", &e, &map));
 	live_map__free(&map);
 	for (size_t i = 1; i < next->n_symbols; i++)

@@ -35,6 +35,7 @@
 
 enum {
 	ARCH_STUB_SIZE = 16,
+	ARCH_JUMP_SIZE = 5,
 	ARCH_PAD_SYSCALL = 0,
 	ARCH_PAD_SIGRETURN = 16,
 	ARCH_PAD_EXIT = 32,
@@ -69,6 +70,12 @@ void arch_lazy_stub__write(uint8_t *out, vaddr_t at, uint32_t reloc_index, vaddr
 void arch_lazy_head__write(uint8_t *out, vaddr_t at, vaddr_t got);
 
 void arch_ifunc_return__write(uint8_t *out, vaddr_t at, vaddr_t stub);
+
+/* The entry of a function of `len` bytes at `code` is to become a jump: how far behind its start? (A landing pad for
+ * indirect branches stays in front.) */
+size_t arch_entry__jump(const uint8_t *code, size_t len);
+/* ARCH_JUMP_SIZE bytes at `out`: a jump to `to` that will run at `at`. */
+void arch_jump__write(uint8_t *out, vaddr_t at, vaddr_t to);
 
 struct arch_pads_args {
 	vaddr_t table;      /* page-aligned */

@@ -51,6 +51,19 @@ void arch_lazy_head__write(uint8_t *out, vaddr_t at, vaddr_t got)
 	put32(out + 8, rel(got + 16, at + 12));
 }
 
+static const uint8_t endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
+
+size_t arch_entry__jump(const uint8_t *code, size_t len)
+{
+	return len >= sizeof(endbr64) && memcmp(code, endbr64, sizeof(endbr64)) == 0 ? sizeof(endbr64) : 0;
+}
+
+void arch_jump__write(uint8_t *out, vaddr_t at, vaddr_t to)
+{
+	out[0] = 0xe9; /* jmp rel32 */
+	put32(out + 1, rel(to, at + ARCH_JUMP_SIZE));
+}
+
 void arch_ifunc_return__write(uint8_t *out, vaddr_t at, vaddr_t stub)
 {
 	static const uint8_t code[ARCH_STUB_SIZE] = {

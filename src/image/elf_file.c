@@ -527,6 +527,8 @@ struct err *elf_file__read(const char *path, struct elf_file **out)
 
 void elf_file__free(struct elf_file *e)
 {
+	if (e)
+		elf_file__free(e->plain);
 	if (!e)
 		return;
 	free(e->path);

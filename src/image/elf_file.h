@@ -70,7 +70,7 @@ struct elf_file {
 	uint8_t build_id[VAPI_BUILD_ID_MAX];
 	uint32_t build_id_len; /* 0: none */
 	bool program;          /* a program, not a library */
-	bool beside;           /* its VAPI was made for a process that loaded the plain library (unprepared.h) */
+	struct elf_file *plain; /* the plain library of whose process this is the VAPI (unprepared.h), or NULL; owned */
 	bool split;            /* has a VAPI; then: */
 	struct vapi_note vapi;
 	const struct vapi_slot *slots; /* vapi.n_slots of them, in our memory */

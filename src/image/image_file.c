@@ -5,12 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TAIL_MAGIC 0x3247414d49554c4cULL /* "LLUIMAG2" */
+#define TAIL_MAGIC 0x3347414d49554c4cULL /* "LLUIMAG3" */
 
 struct image_tail {
 	uint64_t next_size; /* bytes of next's file */
 	uint64_t base;
-	uint64_t n_patches, n_slots, n_consts, n_pieces;
+	uint64_t shift;
+	uint64_t n_patches, n_slots, n_consts, n_pieces, n_jumps;
 };
 
 struct tail_patch {
@@ -26,7 +27,8 @@ struct tail_end {
 static size_t tail_size(const struct image_tail *t)
 {
 	return sizeof(*t) + t->n_patches * sizeof(struct tail_patch) + t->n_slots * sizeof(vaddr_t) +
-	       t->n_consts * sizeof(struct live_const) + t->n_pieces * sizeof(struct piece) + sizeof(struct tail_end);
+	       t->n_consts * sizeof(struct live_const) + t->n_jumps * sizeof(struct entry_jump) +
+	       t->n_pieces * sizeof(struct piece) + sizeof(struct tail_end);
 }
 
 static uint8_t *put(uint8_t *p, const void *from, size_t n)
@@ -41,12 +43,53 @@ static int by_at(const void *a, const void *b)
 	return (x->at > y->at) - (x->at < y->at);
 }
 
-uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
+uint64_t image_file__page(const struct plan *p, size_t i)
 {
-	struct image_tail t = {p->next->size, base, p->patches.n, p->vapi->vapi.n_slots, p->consts.n, p->pieces.n};
-	uint64_t tail_at = align_up(p->next->size, LLU_PAGE);
+	return align_up(p->next->size, LLU_PAGE) + i * LLU_PAGE;
+}
+
+/* Where an address of VAPI space is, as a distance from the load bias. */
+static vaddr_t real(const struct plan *p, uint64_t shift, vaddr_t a)
+{
+	return a >= p->vapi->vapi.end ? a + shift : a;
+}
+
+/* The loaded library's code with jumps in it. */
+static void put_pages(const struct plan *p, vaddr_t base, uint64_t shift, uint8_t *out)
+{
+	const struct elf_file *plain = p->vapi->plain;
+	for (size_t i = 0; i < p->pages.n; i++) {
+		uint8_t *page = out + image_file__page(p, i);
+		uint64_t offset = 0; /* they hold functions, so they are in the file */
+		elf_file__offset(plain, p->pages.items[i], 1, &offset);
+		memcpy(page, plain->data + offset, plain->size - offset < LLU_PAGE ? plain->size - offset : LLU_PAGE);
+	}
+	for (size_t i = 0; i < p->jumps.n; i++) {
+		const struct entry_jump *j = &p->jumps.items[i];
+		uint8_t code[ARCH_JUMP_SIZE];
+		arch_jump__write(code, j->entry, real(p, shift, base + j->to));
+		for (size_t k = 0, page = 0; k < sizeof(code); k++) {
+			while (p->pages.items[page] != align_down(j->entry + k, LLU_PAGE))
+				page++;
+			out[image_file__page(p, page) + (j->entry + k) % LLU_PAGE] = code[k];
+		}
+	}
+}
+
+uint8_t *image_file__make(const struct plan *p, vaddr_t base, uint64_t shift, size_t *size)
+{
+	struct image_tail t = {.next_size = p->next->size,
+			       .base = base,
+			       .shift = shift,
+			       .n_patches = p->patches.n,
+			       .n_slots = p->vapi->vapi.n_slots,
+			       .n_consts = p->consts.n,
+			       .n_pieces = p->pieces.n,
+			       .n_jumps = p->jumps.n};
+	uint64_t tail_at = image_file__page(p, p->pages.n);
 	*size = tail_at + tail_size(&t);
 	uint8_t *out = xcalloc(*size, 1);
+	put_pages(p, base, shift, out);
 	memcpy(out, p->next->data, p->next->size);
 	uint8_t *tail = put(out + tail_at, &t, sizeof(t));
 	for (size_t i = 0; i < p->patches.n; i++) {
@@ -56,7 +99,7 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
 		memcpy(&saved.original, p->next->data + saved.site, 4);
 		tail = put(tail, &saved, sizeof(saved));
 		vaddr_t to = x->own_got ? base + p->got_at + x->to : plan__place(p, base, x->to);
-		int32_t value = (int32_t)(to - (base + x->from));
+		int32_t value = (int32_t)(real(p, shift, to) - real(p, shift, base + x->from));
 		memcpy(out + saved.site, &value, 4);
 	}
 	tail = put(tail, p->slots, t.n_slots * 8);
@@ -65,6 +108,8 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size)
 		qsort(consts, t.n_consts, sizeof(*consts), by_at);
 		tail = put(tail, consts, t.n_consts * sizeof(*consts));
 	}
+	if (t.n_jumps)
+		tail = put(tail, p->jumps.items, t.n_jumps * sizeof(struct entry_jump));
 	for (size_t i = 0; i < p->pieces.n; i++) {
 		struct piece q = p->pieces.items[i];
 		q.home = plan__place(p, base, q.home);
@@ -84,7 +129,7 @@ static bool sane(const struct image_tail *t, size_t size, uint64_t tail_at)
 {
 	const uint64_t max = 1u << 28;
 	return t->next_size <= tail_at && t->n_patches < max && t->n_slots < max && t->n_consts < max &&
-	       t->n_pieces < max && tail_size(t) == size - tail_at;
+	       t->n_pieces < max && t->n_jumps < max && tail_size(t) == size - tail_at;
 }
 
 static vaddr_t address_of(const struct elf_file *e, uint64_t offset)
@@ -101,6 +146,14 @@ static bool pieces_are_sane(const struct piece *p, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (p[i].len > INT32_MAX || p[i].at > INT32_MAX || p[i].home > INT32_MAX ||
 		    (i > 0 && p[i].at < p[i - 1].at + p[i - 1].len))
+			return false;
+	return true;
+}
+
+static bool jumps_are_sane(const struct entry_jump *j, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (j[i].entry > INT32_MAX || j[i].to > INT32_MAX || (i > 0 && j[i].entry < j[i - 1].entry + ARCH_JUMP_SIZE))
 			return false;
 	return true;
 }
@@ -138,20 +191,28 @@ struct err *image_file__read(const uint8_t *data, size_t size, const char *path,
 		sites[i] = x.site;
 	}
 	TRY(elf_file__read_memory(original, t.next_size, path, next));
-	*map = (struct live_map){.base = t.base, .n_slots = t.n_slots, .n_consts = t.n_consts, .n_pieces = t.n_pieces};
+	*map = (struct live_map){.base = t.base,
+				 .shift = t.shift,
+				 .n_slots = t.n_slots,
+				 .n_consts = t.n_consts,
+				 .n_pieces = t.n_pieces,
+				 .n_jumps = t.n_jumps};
 	map->slots = xmemdup(p, t.n_slots * sizeof(vaddr_t));
 	p += t.n_slots * sizeof(vaddr_t);
 	map->consts = xmemdup(p, t.n_consts * sizeof(struct live_const));
 	p += t.n_consts * sizeof(struct live_const);
+	map->jumps = xmemdup(p, t.n_jumps * sizeof(struct entry_jump));
+	p += t.n_jumps * sizeof(struct entry_jump);
 	map->pieces = xmemdup(p, t.n_pieces * sizeof(struct piece));
 	map->leads_to = xcalloc(t.n_patches, sizeof(vaddr_t));
 	map->n_leads_to = t.n_patches;
 	for (uint64_t i = 0; i < t.n_patches; i++) {
 		int32_t value;
 		memcpy(&value, data + sites[i], 4);
-		map->leads_to[i] = t.base + address_of(*next, sites[i]) + 4 + (uint64_t)(int64_t)value;
+		map->leads_to[i] = t.base + t.shift + address_of(*next, sites[i]) + 4 + (uint64_t)(int64_t)value;
 	}
-	if (pieces_are_sane(map->pieces, map->n_pieces) && consts_are_sane(map->consts, map->n_consts))
+	if (pieces_are_sane(map->pieces, map->n_pieces) && jumps_are_sane(map->jumps, map->n_jumps) &&
+	    consts_are_sane(map->consts, map->n_consts))
 		return NULL;
 	live_map__free(map);
 	*map = (struct live_map){0};

@@ -4,6 +4,9 @@
  *     | next's file, its relative | an ELF file still: perf and gdb find names and build-id in it;
  *     | values patched for `base` | its non-writable segments are mapped at base + p_vaddr
  *     +---------------------------+ page
+ *     | pages of the loaded       | unprepared only: with entries that jump into the image
+ *     | library's code            |
+ *     +---------------------------+ page
  *     | struct image_tail         | what a later update needs to know about this one: its patches with
  *     | and its arrays            | the values they replaced, slots, constants, objects
  *     +---------------------------+
@@ -18,9 +21,12 @@
 
 #include "image/plan.h"
 
-/* Makes the bytes of the image for a place in the window. Same input, same bytes. The plan must be
- * free of refusals. *size bytes; the caller frees them. */
-uint8_t *image_file__make(const struct plan *p, vaddr_t base, size_t *size);
+/* Makes the bytes of the image for a place in the window. `shift` is how far the VAPI is from where it would be behind
+ * the library: 0 for a split library. Same input, same bytes. The plan must be free of refusals. *size bytes; the
+ * caller frees them. */
+uint8_t *image_file__make(const struct plan *p, vaddr_t base, uint64_t shift, size_t *size);
+/* Where in the file page `i` of plan.pages lies. */
+uint64_t image_file__page(const struct plan *p, size_t i);
 
 /* Reads an image back: the build it was made from, as it was, and what is known of it. `data` is the
  * whole file. The caller frees both. ERR_UNREADABLE when it is no image or damaged. */

@@ -454,7 +454,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		fill_slots(&x, &new);
 		check_identity_of_functions(&x);
 		rebind__all(&x);
-		if (vapi->beside)
+		if (vapi->plain)
 			unprepared__settle(&x);
 		if (!proof__judge(&x) || p->layout == LAYOUT_PROVED)
 			gate__judge(&x);
@@ -490,7 +490,7 @@ vaddr_t plan__stub(struct plan *p, vaddr_t function)
 	for (uint32_t i = 0; i < v->n_slots; i++) {
 		bool spare = i >= v->n_used || (p->vapi->slots[i].flags & VAPI_SLOT_SPARE);
 		if (p->slots[i] == function && (spare || !(p->vapi->slots[i].flags & VAPI_SLOT_IFUNC)))
-			return p->vapi->beside && !spare ? p->vapi->slots[i].function : vapi__stub(v, i);
+			return p->vapi->plain && !spare ? p->vapi->slots[i].function : vapi__stub(v, i);
 		if (spare && p->slots[i] == 0 && free_slot == UINT32_MAX)
 			free_slot = i;
 	}
@@ -522,7 +522,8 @@ void plan__free(struct plan *p)
 		free(p->kept.items[i]);
 	vec__free(&p->kept);
 	vec__free(&p->functions);
-	vec__free(&p->moves);
+	vec__free(&p->jumps);
+	vec__free(&p->pages);
 	vec__free(&p->leaves);
 	free(p->overrule);
 	put_tools_away(p);
@@ -560,6 +561,7 @@ void live_map__free(struct live_map *m)
 	free(m->held);
 	free(m->pieces);
 	free(m->leads_to);
+	free(m->jumps);
 	for (size_t i = 0; i < m->n_past; i++)
 		free(m->past[i].pieces);
 	free(m->past);

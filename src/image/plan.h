@@ -31,6 +31,12 @@ struct piece {
 /* In a plan, an address in VAPI space of HOME_OWN or more is an offset into the image's own data. */
 #define HOME_OWN (1ULL << 62)
 
+/* Unprepared (unprepared.h): a function of vapi's own code whose entry is to jump to one of an image. */
+struct entry_jump {
+	vaddr_t entry; /* where the jump goes, in vapi */
+	vaddr_t to;    /* in the file of the image's build */
+};
+
 /* Where things of the live build are, beyond what its file says. All empty for vapi's own code. */
 struct live_map {
 	vaddr_t base;   /* of the live image in VAPI space; 0 for vapi's own code */
@@ -61,6 +67,9 @@ struct live_map {
 		size_t n_pieces;
 	} * past; /* older images, still mapped, that have objects of their own */
 	size_t n_past;
+	uint64_t shift;           /* unprepared: of the annex for which the image was made */
+	struct entry_jump *jumps; /* unprepared: to live's functions; in address order */
+	size_t n_jumps;
 };
 void live_map__free(struct live_map *m);
 
@@ -113,12 +122,6 @@ struct succession {
 	uint64_t identical; /* 1: both are the same bytes but for references, so offsets mean the same in both */
 };
 
-/* Unprepared (unprepared.h): a function of vapi's own code whose entry is to jump to one of next. */
-struct entry_jump {
-	vaddr_t entry; /* where the jump goes, in vapi */
-	vaddr_t to;    /* in next's file */
-};
-
 struct plan_counts {
 	size_t identical, changed, added, removed; /* functions, by their instructions */
 	size_t rebound;                            /* references */
@@ -140,8 +143,9 @@ struct plan {
 	vaddr_t *slots;     /* per slot of the VAPI: next's function; 0: unused. For an IFUNC slot, its resolver */
 	unwind_rows unwind; /* of next, addresses of its file */
 	VEC(struct succession) functions; /* all of live's, in address order */
-	VEC(struct entry_jump) moves;           /* unprepared: in address order */
-	VEC(struct vrange) leaves; /* unprepared: vapi's own code that no thread may be in; in address order */
+	VEC(struct entry_jump) jumps; /* unprepared: in address order */
+	VEC(struct vrange) leaves;    /* unprepared: vapi's own code that no thread may be in; in address order */
+	VEC(vaddr_t) pages;           /* unprepared: vapi's pages with code that changes, where jumps come or go */
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT and data included */
 	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */
 	uint64_t own_at;    /* offset of the image's own data; 0 when it has none */

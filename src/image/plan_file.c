@@ -45,6 +45,7 @@ static void hash_map(struct sha256_ctx *h, const struct live_map *m)
 	}
 	hash_bytes(h, m->consts, m->n_consts * sizeof(struct live_const));
 	hash_bytes(h, m->pieces, m->n_pieces * sizeof(struct piece));
+	hash_bytes(h, m->jumps, m->n_jumps * sizeof(struct entry_jump));
 	hash_number(h, m->n_past);
 	for (size_t i = 0; i < m->n_past; i++) {
 		hash_bytes(h, m->past[i].build_id, m->past[i].build_id_len);
@@ -60,7 +61,7 @@ struct plan_key plan_key__make(const struct plan_inputs *in)
 	hash_number(&h, PLAN_FILE_VERSION);
 	hash_bytes(&h, in->maker, in->maker_len);
 	hash_bytes(&h, in->vapi->data, in->vapi->size);
-	hash_number(&h, in->vapi->beside);
+	hash_number(&h, in->vapi->plain != NULL);
 	hash_number(&h, in->live == in->vapi);
 	if (in->live != in->vapi)
 		hash_bytes(&h, in->live->data, in->live->size);
@@ -257,7 +258,7 @@ static void succession(struct io *io, struct succession *s)
 	number(io, &s->identical);
 }
 
-static void move(struct io *io, struct entry_jump *m)
+static void jump(struct io *io, struct entry_jump *m)
 {
 	number(io, &m->entry);
 	number(io, &m->to);
@@ -300,7 +301,7 @@ static void counts(struct io *io, struct plan_counts *c)
 /* Whoever adds something to a plan: give it a line below, or say that it is not kept (borrowed files, overrule,
  * not_to_keep, kept, tools), raise PLAN_FILE_VERSION, and put the new size here. (A field that fits into a hole of a
  * struct goes unnoticed.) */
-_Static_assert(sizeof(struct plan) == 472 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
+_Static_assert(sizeof(struct plan) == 496 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
 		   sizeof(struct new_got) == 48 && sizeof(struct relro_word) == 24 && sizeof(struct live_const) == 16 &&
 		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 32 &&
 		   sizeof(struct entry_jump) == 16 && sizeof(struct vrange) == 16,
@@ -320,8 +321,9 @@ static void fields(struct io *io, struct plan *p)
 	slots(io, p);
 	LIST(io, &p->unwind, unwind);
 	LIST(io, &p->functions, succession);
-	LIST(io, &p->moves, move);
+	LIST(io, &p->jumps, jump);
 	LIST(io, &p->leaves, leave);
+	LIST(io, &p->pages, number);
 	number(io, &p->image_len);
 	number(io, &p->got_at);
 	number(io, &p->own_at);

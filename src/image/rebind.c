@@ -134,7 +134,7 @@ static vaddr_t ifunc_stub(const struct planner *x, vaddr_t resolver)
 	const struct elf_file *vapi = x->p->vapi;
 	for (uint32_t i = 0; i < vapi->vapi.n_used; i++)
 		if ((vapi->slots[i].flags & VAPI_SLOT_IFUNC) && x->p->slots[i] == resolver)
-			return vapi->beside ? 0 : vapi__stub(&vapi->vapi, i);
+			return vapi->plain ? 0 : vapi__stub(&vapi->vapi, i);
 	return 0;
 }
 
@@ -142,7 +142,7 @@ static vaddr_t ifunc_stub(const struct planner *x, vaddr_t resolver)
 static vaddr_t ifunc_got(const struct planner *x, vaddr_t resolver)
 {
 	const struct elf_file *vapi = x->p->vapi;
-	for (size_t i = 0; i < x->vapi_got.n && vapi->beside; i++) {
+	for (size_t i = 0; i < x->vapi_got.n && vapi->plain; i++) {
 		const struct elf_reloc *o = &vapi->relocs.items[x->vapi_got.items[i]];
 		vaddr_t old = o->type == R_X86_64_IRELATIVE ? elf_file__behind_stub(vapi, (vaddr_t)o->addend) : 0;
 		for (uint32_t k = 0; old && k < vapi->vapi.n_used; k++)
@@ -221,7 +221,8 @@ static vaddr_t slot_holding(const struct planner *x, vaddr_t to)
 	const struct elf_file *vapi = x->p->vapi;
 	for (size_t i = 0; i < x->vapi_got.n; i++) {
 		const struct elf_reloc *o = &vapi->relocs.items[x->vapi_got.items[i]];
-		if (o->type == R_X86_64_RELATIVE && (vaddr_t)o->addend == to)
+		vaddr_t holds = vapi->plain ? elf_file__behind_stub(vapi, (vaddr_t)o->addend) : (vaddr_t)o->addend;
+		if (o->type == R_X86_64_RELATIVE && holds == to)
 			return o->where;
 	}
 	return 0;

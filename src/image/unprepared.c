@@ -4,22 +4,24 @@
 #include <string.h>
 
 enum {
-	JUMP_LEN = 5,     /* jmp rel32 */
-	ENDBR_LEN = 4,    /* endbr64, which stays in front of it */
 	OPERAND_MAX = 64, /* what one instruction reads at most (Intel SDM volume 1, 4.6) */
 	AROUND = 256,     /* bytes in front of and behind a constant that must be equal too: an array may be addressed by
 			     a place in front of it */
 };
 
-struct err *unprepared__vapi(const struct elf_file *plain, struct elf_file **out)
+struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out)
 {
 	const struct split_options opt = {0};
 	FREE_CLEANUP uint8_t *bytes = NULL;
 	size_t size;
-	TRY(split__make(plain, &opt, &bytes, &size));
-	TRY(elf_file__read_memory(bytes, size, plain->path, out));
-	(*out)->beside = true;
-	return NULL;
+	struct err *e = split__make(plain, &opt, &bytes, &size);
+	if (!e)
+		e = elf_file__read_memory(bytes, size, plain->path, out);
+	if (e)
+		elf_file__free(plain);
+	else
+		(*out)->plain = plain;
+	return e;
 }
 
 /* What is known while functions are compared. */
@@ -281,10 +283,10 @@ static void list_reachable(const struct comparison *c, bool *reachable)
 /* Where the jump goes; 0 when there is no room for it. */
 static vaddr_t place_of_jump(const struct comparison *c, const struct function *f)
 {
-	static const uint8_t endbr[ENDBR_LEN] = {0xf3, 0x0f, 0x1e, 0xfa};
-	const uint8_t *p = elf_file__at(c->a->elf, f->start, ENDBR_LEN);
-	vaddr_t at = p && memcmp(p, endbr, ENDBR_LEN) == 0 ? f->start + ENDBR_LEN : f->start;
-	return f->end - f->start >= at - f->start + JUMP_LEN ? at : 0;
+	size_t len = f->end - f->start;
+	const uint8_t *p = elf_file__at(c->a->elf, f->start, len);
+	size_t offset = p ? arch_entry__jump(p, len) : len;
+	return offset + ARCH_JUMP_SIZE <= len ? f->start + offset : 0;
 }
 
 static void lay_jump(struct comparison *c, size_t i)
@@ -301,7 +303,7 @@ static void lay_jump(struct comparison *c, size_t i)
 	else if (!m.entry)
 		planner__refuse(c->x, "entry", "%s changed, and is shorter than the jump that is to replace it", name);
 	else
-		vec__push(&c->x->p->moves, m);
+		vec__push(&c->x->p->jumps, m);
 }
 
 static void list_moves(struct comparison *c)
@@ -350,6 +352,33 @@ static void bind_to_old_places(struct comparison *c)
 	}
 }
 
+/* ---- pages ---- */
+
+static int by_address(const void *a, const void *b)
+{
+	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
+	return (x > y) - (x < y);
+}
+
+/* The pages of code that are to change: where there are jumps now, or are to be. */
+static void list_pages(const struct comparison *c)
+{
+	struct plan *p = c->x->p;
+	const struct live_map *m = c->x->map;
+	vaddr_list all = {0};
+	for (size_t i = 0; i < p->jumps.n + (m ? m->n_jumps : 0); i++) {
+		vaddr_t at = i < p->jumps.n ? p->jumps.items[i].entry : m->jumps[i - p->jumps.n].entry;
+		vec__push(&all, align_down(at, LLU_PAGE));
+		vec__push(&all, align_down(at + ARCH_JUMP_SIZE - 1, LLU_PAGE));
+	}
+	if (all.n)
+		qsort(all.items, all.n, sizeof(vaddr_t), by_address);
+	for (size_t i = 0; i < all.n; i++)
+		if (i == 0 || all.items[i] != all.items[i - 1])
+			vec__push(&p->pages, all.items[i]);
+	vec__free(&all);
+}
+
 static void compare(struct comparison *c)
 {
 	struct plan *p = c->x->p;
@@ -361,6 +390,7 @@ static void compare(struct comparison *c)
 	find_moving(c);
 	check_slots(c);
 	list_moves(c);
+	list_pages(c);
 	bind_to_old_places(c);
 	free(c->patches);
 	free(c->moves);

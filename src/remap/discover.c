@@ -171,7 +171,9 @@ static struct err *read_image(const struct process *p, const struct mappings *ma
 	if (pread(fd, data, (size_t)st.st_size, 0) != st.st_size)
 		return err__new(ERR_UNREADABLE, errno, m->path, NULL, "cannot read the running image");
 	TRY(image_file__read(data, (size_t)st.st_size, m->path, &l->live, &l->map));
-	if (l->map.base != image->base || l->map.n_slots != l->vapi->vapi.n_slots ||
+	for (size_t i = 0; i < l->map.n_leads_to; i++)
+		l->map.leads_to[i] = loaded__from(l, taddr(l->bias.v + l->map.leads_to[i]));
+	if (l->map.base != image->base || l->map.shift != l->shift || l->map.n_slots != l->vapi->vapi.n_slots ||
 	    !build_id__equal(l->live->build_id, l->live->build_id_len, image->build_id, image->build_id_len))
 		return err__new(ERR_REFUSED, 0, l->path, NULL,
 				"the running image is not the one that the header names");
@@ -219,7 +221,7 @@ static struct err *read_slots(const struct process *p, struct loaded *l)
 	}
 	l->map.held = xcalloc(v->n_slots, sizeof(*l->map.held));
 	for (uint32_t i = 0; i < v->n_slots; i++) {
-		uint64_t word = table[i], in_live = word - l->bias.v - l->map.base;
+		uint64_t word = table[i], in_live = loaded__from(l, taddr(word)) - l->map.base;
 		if (i < v->n_used && (l->vapi->slots[i].flags & VAPI_SLOT_IFUNC)) {
 			if (l->live == l->vapi)
 				l->map.slots[i] = l->vapi->slots[i].function;
@@ -235,9 +237,9 @@ static struct err *read_slots(const struct process *p, struct loaded *l)
 		struct held_slot h = {.slot = i};
 		for (size_t k = 0; k < VAPI_IMAGES_MAX && !h.build_id_len; k++) {
 			const struct vapi_image *m = &l->header.image[k];
-			if (m->state != VAPI_IMAGE_MAPPED || word - l->bias.v - m->base >= m->len)
+			if (m->state != VAPI_IMAGE_MAPPED || loaded__from(l, taddr(word)) - m->base >= m->len)
 				continue;
-			h.function = word - l->bias.v - m->base;
+			h.function = loaded__from(l, taddr(word)) - m->base;
 			h.build_id_len = m->build_id_len;
 			memcpy(h.build_id, m->build_id, sizeof(h.build_id));
 		}

@@ -9,6 +9,7 @@
 /* A split library in a process. */
 struct loaded {
 	taddr_t bias;              /* its load bias */
+	uint64_t shift;            /* unprepared: how far its annex (annex.h) is from where a VAPI would be; else 0 */
 	char *path;                /* as mapped, seen from the process */
 	struct elf_file *vapi;     /* the file that the process loaded */
 	struct vapi_header header; /* read from the process; all zero before the first update */
@@ -34,7 +35,26 @@ void loaded_list__free(loaded_list *l);
 
 static inline taddr_t loaded__at(const struct loaded *l, vaddr_t vapi_space)
 {
-	return taddr(l->bias.v + vapi_space);
+	return taddr(l->bias.v + vapi_space + (vapi_space >= l->vapi->vapi.end ? l->shift : 0));
+}
+
+/* The other way round; what is outside of the library and its VAPI is outside of theirs in VAPI space too. */
+static inline vaddr_t loaded__from(const struct loaded *l, taddr_t a)
+{
+	uint64_t v = a.v - l->bias.v;
+	return v < l->vapi->vapi.end ? v : v - l->shift;
+}
+
+/* Where the library is as it is in its file, without a VAPI. */
+static inline struct trange loaded__own(const struct loaded *l)
+{
+	return (struct trange){l->bias, taddr(l->bias.v + l->vapi->vapi.end)};
+}
+
+/* The same for the end of a range. */
+static inline vaddr_t loaded__from_end(const struct loaded *l, taddr_t a)
+{
+	return loaded__from(l, taddr(a.v - 1)) + 1;
 }
 
 /* Where the library's VAPI has room for a hand. */

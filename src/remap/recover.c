@@ -110,7 +110,7 @@ static bool has_holes(const struct loaded *l, const struct mappings *maps, struc
 		const struct mapping *m = mappings__at(maps, loaded__at(l, a));
 		if (!m)
 			return true;
-		a = m->range.end.v - l->bias.v;
+		a = loaded__from_end(l, m->range.end);
 	}
 	return false;
 }
@@ -144,7 +144,7 @@ static struct err *clear_range(const struct loaded *l, struct hand *h, const str
 	bool holes = has_holes(l, maps, r);
 	for (vaddr_t a = r.start; a < r.end;) {
 		const struct mapping *m = mappings__at(maps, loaded__at(l, a));
-		vaddr_t end = m ? m->range.end.v - l->bias.v : a + LLU_PAGE, ours_end = end;
+		vaddr_t end = m ? loaded__from_end(l, m->range.end) : a + LLU_PAGE, ours_end = end;
 		int64_t result = 0;
 		bool ours = m && (!holes || is_ours(parts, l, a, &ours_end));
 		if (m && !ours)
@@ -175,7 +175,7 @@ static struct err *is_referred_to(const struct process *p, const struct loaded *
 		if (n)
 			TRY(process__read(p, loaded__at(l, where[i].start), words, n * sizeof(*words)));
 		for (size_t k = 0; k < n && !*out; k++)
-			*out = vrange__has(r, words[k] - l->bias.v);
+			*out = vrange__has(r, loaded__from(l, taddr(words[k])));
 	}
 	return NULL;
 }

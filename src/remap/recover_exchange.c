@@ -104,7 +104,7 @@ static struct part *part_at(part_list *parts, loaded_list *libraries, uint64_t a
 	struct loaded *l = NULL;
 	for (size_t i = 0; i < libraries->n && !l; i++) {
 		const struct vapi_note *v = &libraries->items[i].vapi->vapi;
-		if (address - libraries->items[i].bias.v - v->window < v->window_len)
+		if (loaded__from(&libraries->items[i], taddr(address)) - v->window < v->window_len)
 			l = &libraries->items[i];
 	}
 	for (size_t i = 0; i < parts->n; i++)
@@ -132,7 +132,7 @@ static bool add_call(part_list *parts, loaded_list *libraries, const struct arch
 	struct part *part = part_at(parts, libraries, c->arg[0]);
 	if (!part)
 		return false;
-	vaddr_t at = c->arg[0] - part->l->bias.v, to = c->arg[4] - part->l->bias.v;
+	vaddr_t at = loaded__from(part->l, taddr(c->arg[0])), to = loaded__from(part->l, taddr(c->arg[4]));
 	if (!inside_library(part->l, at, c->arg[1]))
 		return false;
 	if (c->nr == SYS_mmap) {

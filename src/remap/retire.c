@@ -150,7 +150,7 @@ static void judge_holder(const struct mappings *maps, const struct holder *h, st
 {
 	if (!old_code__has(o, h->to))
 		return;
-	vaddr_t at = h->at.v - o->l->bias.v;
+	vaddr_t at = loaded__from(o->l, h->at);
 	const struct vapi_note *v = &o->l->vapi->vapi;
 	if (at >= v->table && at < v->table + v->table_len)
 		old_code__hold(o, "a function that the new build does not have is in it");
@@ -247,7 +247,7 @@ static void list_tables(const struct retire *r, range_list *out)
 {
 	for (size_t i = 0; i < r->old.n; i++) {
 		const struct old_code *o = &r->old.items[i];
-		struct trange own = {o->l->bias, loaded__at(o->l, o->l->vapi->vapi.end)};
+		struct trange own = loaded__own(o->l);
 		if (is_open(o))
 			vec__push(out, o->image == OLD_OWN ? own : o->all);
 	}
@@ -321,7 +321,7 @@ struct err *retire__finish(const struct process *p, const struct loaded *l, stru
 	for (size_t i = 0; !e && i < maps.n; i++) {
 		const struct mapping *m = &maps.items[i];
 		bool gone = l->header.own_code == VAPI_OWN_RETIRED && m->range.start.v >= l->bias.v &&
-			    m->range.end.v <= loaded__at(l, l->vapi->vapi.end).v;
+			    m->range.end.v <= loaded__own(l).end.v;
 		for (size_t k = 0; k < VAPI_IMAGES_MAX; k++) {
 			const struct vapi_image *x = &l->header.image[k];
 			gone = gone || (x->state == VAPI_IMAGE_CONSTANTS &&

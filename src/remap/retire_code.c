@@ -108,7 +108,7 @@ static struct err *list_own(const struct process *p, const struct mappings *maps
 			    old_code_list *out)
 {
 	struct old_code o = {.l = l, .image = OLD_OWN, .constants = true};
-	struct trange r = {l->bias, loaded__at(l, l->vapi->vapi.end)};
+	struct trange r = loaded__own(l);
 	if (!l->header.live || l->header.own_code != VAPI_OWN_MAPPED)
 		return NULL;
 	list_exec(p, maps, r, &o);

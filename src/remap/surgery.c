@@ -36,7 +36,7 @@ struct err *surgery__new(const struct process *p, const struct loaded *l, const 
 		FREE_CLEANUP char *id = elf_file__build_id(plan->next);
 		const char *soname = strchr(plan->next->soname, '/') ? "" : plan->next->soname;
 		FREE_CLEANUP char *name = xasprintf("%s-%.16s", *soname ? soname : "image", id);
-		s->bytes = image_file__make(plan, s->base, &s->bytes_len);
+		s->bytes = image_file__make(plan, s->base, l->shift, &s->bytes_len);
 		err = store__put(name, s->bytes, s->bytes_len, &s->stored);
 	}
 	if (err) {

@@ -59,7 +59,7 @@ struct err *surgery__fill_got(struct surgery *s)
 /* An IFUNC's slot holds what its resolver chose among live's functions; its successor takes over. */
 static struct err *ifunc_successor(const struct surgery *s, uint32_t slot, uint64_t now, uint64_t *out)
 {
-	uint64_t in_live = now - s->l->bias.v - s->l->map.base;
+	uint64_t in_live = loaded__from(s->l, taddr(now)) - s->l->map.base;
 	vaddr_t next = elf_file__is_code(s->plan->live, in_live) ? plan__successor(s->plan, in_live) : 0;
 	*out = now;
 	if (!elf_file__is_code(s->plan->live, in_live))

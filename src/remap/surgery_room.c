@@ -56,7 +56,7 @@ static bool is_reservation(const struct surgery *s, const struct mappings *maps,
 		}
 		if (!m || m->prot != PROT_NONE || m->inode != 0)
 			return false;
-		a = m->range.end.v - s->l->bias.v;
+		a = loaded__from_end(s->l, m->range.end);
 	}
 	return true;
 }
@@ -87,7 +87,7 @@ static bool is_same_image(struct surgery *s, const struct mappings *maps, const 
 	if (e || fd < 0 || fstat(fd, &st) < 0)
 		return false;
 	size_t size;
-	FREE_CLEANUP uint8_t *want = image_file__make(s->plan, i->base, &size);
+	FREE_CLEANUP uint8_t *want = image_file__make(s->plan, i->base, s->l->shift, &size);
 	FREE_CLEANUP uint8_t *have = xmalloc(size);
 	if ((uint64_t)st.st_size != size || pread(fd, have, size, 0) != (ssize_t)size || memcmp(want, have, size) != 0)
 		return false;
@@ -159,7 +159,7 @@ static struct err *words_refer_to(const struct surgery *s, vaddr_t at, size_t n,
 	if (n)
 		TRY(process__read(s->p, surgery__at(s, at), words, n * sizeof(*words)));
 	for (size_t i = 0; i < n && !*out; i++)
-		*out = vrange__has(r, words[i] - s->l->bias.v);
+		*out = vrange__has(r, loaded__from(s->l, taddr(words[i])));
 	return NULL;
 }
 
@@ -191,7 +191,7 @@ static bool is_whole(const struct surgery *s, const struct mappings *maps, struc
 		const struct mapping *m = mappings__at(maps, surgery__at(s, a));
 		if (!m)
 			return false;
-		a = m->range.end.v - s->l->bias.v;
+		a = loaded__from_end(s->l, m->range.end);
 	}
 	return true;
 }

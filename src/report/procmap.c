@@ -200,7 +200,7 @@ static bool in_library(const loaded_list *libraries, taddr_t a)
 {
 	for (size_t i = 0; i < libraries->n; i++) {
 		const struct vapi_note *v = &libraries->items[i].vapi->vapi;
-		if (a.v - libraries->items[i].bias.v < v->window + v->window_len)
+		if (loaded__from(&libraries->items[i], a) < v->window + v->window_len)
 			return true;
 	}
 	return false;
@@ -248,7 +248,7 @@ static void print_other_libraries(FILE *to, const struct mappings *maps, const l
 		bool replaced = !m->inode || !(m->prot & PROT_EXEC) || strcmp(last, m->path) == 0;
 		for (size_t k = 0; k < libraries->n; k++)
 			replaced = replaced || (loaded__live_image(&libraries->items[k]) &&
-						m->range.start.v - libraries->items[k].bias.v <
+						loaded__from(&libraries->items[k], m->range.start) <
 						    libraries->items[k].vapi->vapi.window +
 							libraries->items[k].vapi->vapi.window_len);
 		if (!replaced && print_regex(to, m->path))

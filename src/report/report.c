@@ -257,8 +257,8 @@ void report__plan(FILE *to, const struct plan *p)
 		p->counts.identical, p->counts.changed, p->counts.added, p->counts.removed, p->counts.new_exports);
 	fprintf(to, "references to what stays: %zu, of them %zu to constants that keep their address\n",
 		p->counts.rebound, p->counts.kept_constants);
-	if (p->vapi->beside)
-		fprintf(to, "unprepared: %zu functions move, by %zu entries\n", p->leaves.n, p->moves.n);
+	if (p->vapi->plain)
+		fprintf(to, "unprepared: %zu functions move, by %zu entries\n", p->leaves.n, p->jumps.n);
 	fprintf(to, "layout of objects in the heap: %s (of layout, not of meaning)\n", layout_verdict__name(p->layout));
 	for (size_t i = 0; i < p->remarks.n; i++)
 		fprintf(to, "note: %s\n", p->remarks.items[i]);

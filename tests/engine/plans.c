@@ -45,7 +45,7 @@ struct plan *step__plan(const struct step *s)
 void step__go_on(struct step *s, const struct plan *p, const char *next, const struct elf_file *held)
 {
 	size_t size;
-	uint8_t *image = image_file__make(p, s->vapi->vapi.window, &size);
+	uint8_t *image = image_file__make(p, s->vapi->vapi.window, 0, &size);
 	struct elf_file *live;
 	struct live_map map;
 
@@ -131,7 +131,7 @@ static void same_references(const struct plan *a, const struct plan *b)
 static void same_image(const struct plan *a, const struct plan *b)
 {
 	size_t n, m;
-	uint8_t *x = image_file__make(a, a->vapi->vapi.window, &n), *y = image_file__make(b, a->vapi->vapi.window, &m);
+	uint8_t *x = image_file__make(a, a->vapi->vapi.window, 0, &n), *y = image_file__make(b, a->vapi->vapi.window, 0, &m);
 
 	cr_assert(n == m && memcmp(x, y, n) == 0, "the images differ");
 	free(x);

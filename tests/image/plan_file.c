@@ -168,7 +168,7 @@ Test(plan_file, hostile_bytes_do_no_harm)
 			accepted += p != NULL;
 			if (p && !p->refusals.n) {
 				size_t size;
-				free(image_file__make(p, w.s.vapi->vapi.window, &size));
+				free(image_file__make(p, w.s.vapi->vapi.window, 0, &size));
 			}
 			plan__free(p);
 		}
