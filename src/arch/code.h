@@ -71,6 +71,11 @@ void arch_lazy_head__write(uint8_t *out, vaddr_t at, vaddr_t got);
 
 void arch_ifunc_return__write(uint8_t *out, vaddr_t at, vaddr_t stub);
 
+/* Instructions that a C library has, as bytes: `syscall; ret`, and rt_sigreturn(2) over the frame at the stack pointer
+ * (glibc, sysdeps/unix/sysv/linux/x86_64/sigaction.c, __restore_rt). *n of them. */
+const uint8_t *arch_code__syscall_ret(size_t *n);
+const uint8_t *arch_code__sigreturn(size_t *n);
+
 /* The entry of a function of `len` bytes at `code` is to become a jump: how far behind its start? (A landing pad for
  * indirect branches stays in front.) */
 size_t arch_entry__jump(const uint8_t *code, size_t len);

@@ -58,6 +58,21 @@ size_t arch_entry__jump(const uint8_t *code, size_t len)
 	return len >= sizeof(endbr64) && memcmp(code, endbr64, sizeof(endbr64)) == 0 ? sizeof(endbr64) : 0;
 }
 
+const uint8_t *arch_code__syscall_ret(size_t *n)
+{
+	static const uint8_t code[] = {0x0f, 0x05, 0xc3};
+	*n = sizeof(code);
+	return code;
+}
+
+const uint8_t *arch_code__sigreturn(size_t *n)
+{
+	static const uint8_t code[] = {0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, /* mov $15,%rax */
+				       0x0f, 0x05};                              /* syscall */
+	*n = sizeof(code);
+	return code;
+}
+
 void arch_jump__write(uint8_t *out, vaddr_t at, vaddr_t to)
 {
 	out[0] = 0xe9; /* jmp rel32 */

@@ -49,30 +49,25 @@ uint64_t image_file__page(const struct plan *p, size_t i)
 }
 
 /* Where an address of VAPI space is, as a distance from the load bias. */
-static vaddr_t real(const struct plan *p, uint64_t shift, vaddr_t a)
+static vaddr_t real(const struct elf_file *vapi, uint64_t shift, vaddr_t a)
 {
-	return a >= p->vapi->vapi.end ? a + shift : a;
+	return a >= vapi->vapi.end ? a + shift : a;
 }
 
-/* The loaded library's code with jumps in it. */
-static void put_pages(const struct plan *p, vaddr_t base, uint64_t shift, uint8_t *out)
+void image_file__entries(const struct elf_file *vapi, const struct entry_jump *jumps, size_t n, vaddr_t base,
+			 uint64_t shift, vaddr_t page, uint8_t *out)
 {
-	const struct elf_file *plain = p->vapi->plain;
-	for (size_t i = 0; i < p->pages.n; i++) {
-		uint8_t *page = out + image_file__page(p, i);
-		uint64_t offset = 0; /* they hold functions, so they are in the file */
-		elf_file__offset(plain, p->pages.items[i], 1, &offset);
-		memcpy(page, plain->data + offset, plain->size - offset < LLU_PAGE ? plain->size - offset : LLU_PAGE);
-	}
-	for (size_t i = 0; i < p->jumps.n; i++) {
-		const struct entry_jump *j = &p->jumps.items[i];
+	const struct elf_file *plain = vapi->plain;
+	uint64_t offset = 0;
+	memset(out, 0, LLU_PAGE);
+	if (elf_file__offset(plain, page, 1, &offset)) /* where segments are mapped, the file goes on behind them */
+		memcpy(out, plain->data + offset, plain->size - offset < LLU_PAGE ? plain->size - offset : LLU_PAGE);
+	for (size_t i = 0; i < n; i++) {
 		uint8_t code[ARCH_JUMP_SIZE];
-		arch_jump__write(code, j->entry, real(p, shift, base + j->to));
-		for (size_t k = 0, page = 0; k < sizeof(code); k++) {
-			while (p->pages.items[page] != align_down(j->entry + k, LLU_PAGE))
-				page++;
-			out[image_file__page(p, page) + (j->entry + k) % LLU_PAGE] = code[k];
-		}
+		arch_jump__write(code, jumps[i].entry, real(vapi, shift, base + jumps[i].to));
+		for (size_t k = 0; k < sizeof(code); k++)
+			if (jumps[i].entry + k - page < LLU_PAGE)
+				out[jumps[i].entry + k - page] = code[k];
 	}
 }
 
@@ -89,7 +84,9 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, uint64_t shift, si
 	uint64_t tail_at = image_file__page(p, p->pages.n);
 	*size = tail_at + tail_size(&t);
 	uint8_t *out = xcalloc(*size, 1);
-	put_pages(p, base, shift, out);
+	for (size_t i = 0; i < p->pages.n; i++)
+		image_file__entries(p->vapi, p->jumps.items, p->jumps.n, base, shift, p->pages.items[i],
+				    out + image_file__page(p, i));
 	memcpy(out, p->next->data, p->next->size);
 	uint8_t *tail = put(out + tail_at, &t, sizeof(t));
 	for (size_t i = 0; i < p->patches.n; i++) {
@@ -99,7 +96,7 @@ uint8_t *image_file__make(const struct plan *p, vaddr_t base, uint64_t shift, si
 		memcpy(&saved.original, p->next->data + saved.site, 4);
 		tail = put(tail, &saved, sizeof(saved));
 		vaddr_t to = x->own_got ? base + p->got_at + x->to : plan__place(p, base, x->to);
-		int32_t value = (int32_t)(real(p, shift, to) - real(p, shift, base + x->from));
+		int32_t value = (int32_t)(real(p->vapi, shift, to) - real(p->vapi, shift, base + x->from));
 		memcpy(out + saved.site, &value, 4);
 	}
 	tail = put(tail, p->slots, t.n_slots * 8);

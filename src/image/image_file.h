@@ -25,6 +25,9 @@
  * the library: 0 for a split library. Same input, same bytes. The plan must be free of refusals. *size bytes; the
  * caller frees them. */
 uint8_t *image_file__make(const struct plan *p, vaddr_t base, uint64_t shift, size_t *size);
+/* A page of the loaded library's code as it is with these jumps into an image at `base`: LLU_PAGE bytes. */
+void image_file__entries(const struct elf_file *vapi, const struct entry_jump *jumps, size_t n, vaddr_t base,
+			 uint64_t shift, vaddr_t page, uint8_t *out);
 /* Where in the file page `i` of plan.pages lies. */
 uint64_t image_file__page(const struct plan *p, size_t i);
 

@@ -113,6 +113,7 @@ struct vapi_header {
 	uint32_t own_code;    /* enum vapi_own_code */
 	uint32_t owner;       /* the tool that prepares an update now: its PID, 0: none */
 	uint64_t owner_start; /* its start time, field 22 of /proc/PID/stat */
+	uint64_t library;     /* of an annex (remap/annex.h): the load bias of its library; else 0 */
 	uint64_t owner_pidns; /* and the PID namespace in which it has that PID: the inode of its /proc/PID/ns/pid */
 };
 

@@ -1,4 +1,6 @@
-/* Borrowing a thread (see borrow.h and, for the memory used, hand.h).
+/* Borrowing a thread (see borrow.h and, for the memory used, hand.h). What is said of the clone goes for calls of the
+ * thread's own as well; then pads are instructions of the C library's, and the frame lies below what the thread
+ * has on its stack (psABI 3.2.2: nobody's, but for the red zone).
  *
  * Which thread: one that runs, else one asleep in a call that can be made again from its registers
  * (restart.h). A thread whose call only the kernel can continue (a restart block) is never borrowed
@@ -28,6 +30,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -44,6 +47,17 @@ enum {
 	STEP_MS = 2000, /* for a step of the surgery, of which none can block */
 	ROUND_MS = 10,  /* between looks for a better candidate */
 	HAND_STACK = 4096,
+	RED_ZONE = 128,        /* psABI 3.2.2 */
+	TEXT_MAX = 64 << 20, /* of a C library */
+};
+
+/* What a thread is borrowed for: to make the hand, or calls of its own. */
+struct errand {
+	const struct hand_place *place; /* NULL: calls */
+	struct tracee *hand;
+	struct arch_batch_entry *calls;
+	size_t n;
+	taddr_t syscall_at, sigreturn_at; /* the instructions */
 };
 
 taddr_t borrow__hand_stack(const struct hand_place *place)
@@ -54,12 +68,12 @@ taddr_t borrow__hand_stack(const struct hand_place *place)
 /* --- one thread --- */
 
 /* Why a stopped thread may not be borrowed; NULL if it may. ERR_RETRY: at another moment perhaps. */
-static struct err *eligible(struct tracee *t, const struct hand_place *place)
+static struct err *eligible(struct tracee *t, const struct errand *x)
 {
 	char path[40];
 	char status[8192];
 	bool in_rseq = false;
-	if (place__has(place, arch_regs__pc(&t->regs), arch_regs__sp(&t->regs)))
+	if (x->place && place__has(x->place, arch_regs__pc(&t->regs), arch_regs__sp(&t->regs)))
 		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL,
 				    "it is in the hands of an llvupdate that was killed");
 	if (!restart__borrowable(&t->regs))
@@ -77,9 +91,38 @@ static struct err *eligible(struct tracee *t, const struct hand_place *place)
 	return seccomp__check(t->p, t->tid, hand_syscalls);
 }
 
+/* Is `m` the stack that the C library made for the thread, or the kernel for the first one? Below one that the
+ * program made itself there may be anything. A thread's own control block lies in its stack's mapping, which has a
+ * guard below (glibc, nptl/allocatestack.c). */
+static bool is_its_stack(const struct mappings *maps, const struct mapping *m, const struct tracee *t)
+{
+	size_t i = (size_t)(m - maps->items);
+	const int rw = PROT_READ | PROT_WRITE;
+	if ((m->prot & rw) != rw || m->shared)
+		return false;
+	if (strcmp(m->path, "[stack]") == 0)
+		return true;
+	return trange__has(m->range, arch_regs__thread_pointer(&t->regs)) && i > 0 &&
+	       m[-1].prot == PROT_NONE && m[-1].inode == 0 && m[-1].range.end.v == m->range.start.v;
+}
+
+/* Where on its own stack there is room for the frame. */
+static struct err *room_on_stack(struct tracee *t, taddr_t *at)
+{
+	struct mappings maps;
+	TRY(process__maps(t->p, &maps));
+	taddr_t sp = arch_regs__sp(&t->regs);
+	const struct mapping *m = mappings__at(&maps, sp);
+	*at = taddr(align_down(sp.v - RED_ZONE - ARCH_SIGFRAME_MAX, 64));
+	bool ok = m && is_its_stack(&maps, m, t) && at->v >= m->range.start.v && at->v < sp.v;
+	mappings__free(&maps);
+	return ok ? NULL
+		  : process__err(t->p, t->tid, ERR_RETRY, 0, NULL,
+				 "it has no room on its stack, or is on one that is not its own");
+}
+
 /* Writes what the thread finds on its way home. */
-static struct err *write_frame(struct tracee *t, const struct hand_place *place, const struct arch_regs *cooked,
-			       taddr_t *sp)
+static struct err *write_frame(struct tracee *t, const struct errand *x, const struct arch_regs *cooked, taddr_t *sp)
 {
 	uint64_t mask = 0;
 	FREE_CLEANUP uint8_t *xstate = NULL;
@@ -87,9 +130,13 @@ static struct err *write_frame(struct tracee *t, const struct hand_place *place,
 	TRY(tracee__sigmask(t, &mask));
 	TRY(tracee__xstate(t, &xstate, &len));
 	FREE_CLEANUP uint8_t *frame = xcalloc(1, ARCH_SIGFRAME_MAX);
-	taddr_t at = taddr_add(place->scratch, place->scratch_len - ARCH_SIGFRAME_MAX);
+	taddr_t at;
+	if (x->place)
+		at = taddr_add(x->place->scratch, x->place->scratch_len - ARCH_SIGFRAME_MAX);
+	else
+		TRY(room_on_stack(t, &at));
 	const char *why = arch_sigframe__write(frame, ARCH_SIGFRAME_MAX, at, cooked, mask, xstate, len,
-					       taddr_add(place->pads, ARCH_PAD_SIGRETURN), sp);
+					       x->sigreturn_at, sp);
 	if (why)
 		return process__err(t->p, t->tid, ERR_REFUSED, 0, NULL, "%s", why);
 	return process__write(t->p, at, frame, ARCH_SIGFRAME_MAX);
@@ -113,12 +160,12 @@ static struct err *step(struct tracee *t)
 	return NULL;
 }
 
-/* Has the thread make the clone; *result is its result. */
-static struct err *run_clone(struct tracee *t, struct tracee *hand, int64_t *result)
+/* Has the thread make the call that its registers are set for; *result is its result. */
+static struct err *run_call(struct tracee *t, struct tracee *hand, int64_t *result)
 {
 	for (;;) {
 		TRY(step(t));
-		if (t->state == TRACEE_CLONED)
+		if (t->state == TRACEE_CLONED && hand)
 			TRY(tracee__cloned(t, hand));
 		if (t->state != TRACEE_EXIT)
 			continue;
@@ -147,30 +194,66 @@ static struct err *go_home(struct tracee *t, const struct arch_regs *raw, const 
 	return NULL;
 }
 
+/* The first call of an errand, as registers and memory. */
+static struct err *prepare_call(struct tracee *t, const struct errand *x, struct arch_batch_entry *first)
+{
+	TRY(tracee__follow(t));
+	if (!x->place) {
+		*first = x->calls[0];
+		return NULL;
+	}
+	taddr_t stack = borrow__hand_stack(x->place);
+	uint64_t exit_pad = x->place->pads.v + ARCH_PAD_EXIT;
+	first->nr = SYS_clone;
+	arch_clone__args(first->arg, HAND_CLONE_FLAGS, stack);
+	if (fault__call(SYS_clone, &first->result))
+		first->arg[0] = CLONE_THREAD; /* which the kernel refuses */
+	x->hand->tid = 0;
+	return process__write(t->p, stack, &exit_pad, sizeof(exit_pad));
+}
+
+/* The calls behind the first, as long as none fails. */
+static struct err *run_others(struct tracee *t, const struct errand *x, struct arch_regs *away, taddr_t sp)
+{
+	for (size_t i = 1; i < x->n && x->calls[i - 1].result >= 0; i++) {
+		struct arch_batch_entry *c = &x->calls[i];
+		if (fault__call(c->nr, &c->result))
+			continue;
+		arch_regs__make_call(away, x->syscall_at, sp, c->nr, c->arg);
+		TRY(tracee__set_regs(t, away));
+		TRY(run_call(t, NULL, &c->result));
+	}
+	return NULL;
+}
+
+/* What became of the clone. */
+static struct err *check_hand(const struct tracee *t, const struct errand *x, int64_t result)
+{
+	if (result < 0)
+		return process__err(t->p, 0, ERR_SYSTEM, (int)-result,
+				    "raise the limit of processes (pids.max, RLIMIT_NPROC)",
+				    "no thread could be made in it");
+	if (!x->hand->tid) /* its number differs from the result in another PID namespace */
+		return process__err(t->p, 0, ERR_SURGERY, 0, NULL, "the thread made in it is not under control");
+	return NULL;
+}
+
 /* Borrows a stopped thread that is eligible(). It is detached in any case; *home says whether it is known
  * to be where it was. */
-static struct err *borrow(struct tracee *t, const struct hand_place *place, struct tracee *hand, bool *home)
+static struct err *borrow(struct tracee *t, const struct errand *x, bool *home)
 {
 	const struct arch_regs raw = t->regs;
 	struct arch_regs cooked = raw;
 	struct arch_regs away = raw;
+	struct arch_batch_entry first = {0};
 	taddr_t sp = {0};
-	taddr_t hand_stack = borrow__hand_stack(place);
-	uint64_t exit_pad = place->pads.v + ARCH_PAD_EXIT;
-	uint64_t arg[6];
 	int64_t result = 0;
 
 	arch_regs__cook(&cooked);
-	arch_clone__args(arg, HAND_CLONE_FLAGS, hand_stack);
-	if (fault__call(SYS_clone, &result))
-		arg[0] = CLONE_THREAD; /* which the kernel refuses */
-	hand->tid = 0;
-	struct err *e = write_frame(t, place, &cooked, &sp);
+	struct err *e = write_frame(t, x, &cooked, &sp);
 	if (!e)
-		e = process__write(t->p, hand_stack, &exit_pad, sizeof(exit_pad));
-	if (!e)
-		e = tracee__follow(t);
-	arch_regs__make_call(&away, taddr_add(place->pads, ARCH_PAD_SYSCALL), sp, SYS_clone, arg);
+		e = prepare_call(t, x, &first);
+	arch_regs__make_call(&away, x->syscall_at, sp, first.nr, first.arg);
 	if (!e)
 		e = tracee__set_regs(t, &away);
 	if (e) {
@@ -180,20 +263,20 @@ static struct err *borrow(struct tracee *t, const struct hand_place *place, stru
 	*home = false;
 	e = tracee__set_sigmask(t, ~0ull);
 	if (!e)
-		e = run_clone(t, hand, &result);
+		e = run_call(t, x->hand, &result);
+	if (!e && !x->place) {
+		x->calls[0].result = result;
+		e = run_others(t, x, &away, sp);
+	}
 	if (!e)
 		e = go_home(t, &raw, &cooked);
 	*home = e == NULL;
 	/* After an error too: what it has is the way home. */
 	(void)tracee__release(t, clock_deadline(STEP_MS));
-	if (!e && result < 0)
-		e = process__err(t->p, 0, ERR_SYSTEM, (int)-result,
-				 "raise the limit of processes (pids.max, RLIMIT_NPROC)",
-				 "no thread could be made in it");
-	if (!e && !hand->tid) /* its number differs from the result in another PID namespace */
-		e = process__err(t->p, 0, ERR_SURGERY, 0, NULL, "the thread made in it is not under control");
-	if (e && hand->tid)
-		(void)tracee__release(hand, clock_deadline(STEP_MS));
+	if (!e && x->place)
+		e = check_hand(t, x, result);
+	if (e && x->hand && x->hand->tid)
+		(void)tracee__release(x->hand, clock_deadline(STEP_MS));
 	return e;
 }
 
@@ -201,8 +284,7 @@ static struct err *borrow(struct tracee *t, const struct hand_place *place, stru
 
 struct search {
 	const struct process *p;
-	const struct hand_place *place;
-	struct tracee *hand;
+	const struct errand *errand;
 	uint64_t deadline;
 	struct err *why; /* the last reason why a thread could not be borrowed */
 	bool refused;    /* some thread can never be borrowed */
@@ -233,16 +315,20 @@ static bool fatal(const struct err *e)
  * remembered. */
 static struct err *try_stopped(struct search *s, struct tracee *t, bool *done)
 {
-	struct err *e = eligible(t, s->place);
+	struct err *e = eligible(t, s->errand);
 	if (e && fatal(e))
 		return e;
 	if (e) {
 		remember(s, e);
 		return NULL;
 	}
-	e = borrow(t, s->place, s->hand, &s->home);
+	e = borrow(t, s->errand, &s->home);
 	*done = e == NULL;
-	if (e && err__kind(e) == ERR_GONE && !s->hand->tid) {
+	if (e && err__kind(e) == ERR_RETRY && s->home) { /* nothing was done to it */
+		remember(s, e);
+		return NULL;
+	}
+	if (e && err__kind(e) == ERR_GONE && !(s->errand->hand && s->errand->hand->tid)) {
 		ERR_CLEANUP struct err *end = process__alive(s->p);
 		if (!end) { /* only that thread is gone */
 			remember(s, e);
@@ -425,7 +511,11 @@ static struct err *search(struct search *s)
 
 struct err *borrow__clone(const struct process *p, const struct hand_place *place, int timeout_ms, struct tracee *hand)
 {
-	struct search s = {.p = p, .place = place, .hand = hand, .deadline = clock_deadline(timeout_ms), .home = true};
+	const struct errand x = {.place = place,
+				 .hand = hand,
+				 .syscall_at = taddr_add(place->pads, ARCH_PAD_SYSCALL),
+				 .sigreturn_at = taddr_add(place->pads, ARCH_PAD_SIGRETURN)};
+	struct search s = {.p = p, .errand = &x, .deadline = clock_deadline(timeout_ms), .home = true};
 	hand->tid = 0;
 	TRY(place__claim(p, place, s.deadline));
 	struct err *e = search(&s);
@@ -448,4 +538,56 @@ struct err *borrow__clone(const struct process *p, const struct hand_place *plac
 	if (e)
 		(void)tracee__release(hand, clock_deadline(STEP_MS));
 	return e;
+}
+
+/* --- calls of its own --- */
+
+/* Looks for the bytes in executable mappings whose path has `words` in it. */
+static struct err *find_bytes(const struct process *p, const struct mappings *maps, const char *words,
+			      const uint8_t *bytes, size_t n, taddr_t *out)
+{
+	*out = taddr(0);
+	for (size_t i = 0; i < maps->n && !out->v; i++) {
+		const struct mapping *m = &maps->items[i];
+		size_t len = m->range.end.v - m->range.start.v;
+		if (!(m->prot & PROT_EXEC) || !m->inode || m->shared || !strstr(m->path, words) || len > TEXT_MAX)
+			continue;
+		FREE_CLEANUP uint8_t *code = xmalloc(len);
+		TRY(process__read(p, m->range.start, code, len));
+		const uint8_t *found = memmem(code, len, bytes, n);
+		if (found)
+			*out = taddr_add(m->range.start, (uint64_t)(found - code));
+	}
+	return NULL;
+}
+
+static struct err *find_instructions(const struct process *p, struct errand *x)
+{
+	struct mappings maps;
+	size_t n_call, n_return;
+	const uint8_t *call = arch_code__syscall_ret(&n_call), *way = arch_code__sigreturn(&n_return);
+	TRY(process__maps(p, &maps));
+	struct err *e = find_bytes(p, &maps, "/libc.so.6", call, n_call, &x->syscall_at);
+	if (!e)
+		e = find_bytes(p, &maps, "/libc.so.6", way, n_return, &x->sigreturn_at);
+	mappings__free(&maps);
+	if (!e && (!x->syscall_at.v || !x->sigreturn_at.v))
+		e = process__err(p, 0, ERR_REFUSED, 0, NULL,
+				 "its C library does not have the instructions that are needed to make a call in it");
+	return e;
+}
+
+struct err *borrow__calls(const struct process *p, struct arch_batch_entry *calls, size_t n, int timeout_ms)
+{
+	struct errand x = {.calls = calls, .n = n};
+	struct search s = {.p = p, .errand = &x, .deadline = clock_deadline(timeout_ms), .home = true};
+	for (size_t i = 0; i < n; i++)
+		calls[i].result = -EINTR; /* not made */
+	TRY(find_instructions(p, &x));
+	struct err *e = search(&s);
+	struct err *e2 = unwatch(&s);
+	err__free(s.why);
+	if (e)
+		err__free(e2);
+	return e ? e : e2;
 }

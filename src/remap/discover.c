@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "image/unprepared.h"
+#include "remap/annex.h"
 #include "remap/linkmap.h"
 #include "remap/trust.h"
 
@@ -133,7 +135,7 @@ static struct err *read_header(const struct process *p, struct loaded *l)
 	struct vapi_header *h = &l->header;
 	TRY(process__read(p, loaded__at(l, l->vapi->vapi.header), h, sizeof(*h)));
 	if (h->magic == 0) {
-		*h = (struct vapi_header){0};
+		*h = (struct vapi_header){.library = h->library};
 		return NULL;
 	}
 	bool ok = h->magic == VAPI_HEADER_MAGIC && h->live <= VAPI_IMAGES_MAX;
@@ -302,7 +304,17 @@ static void look_at_next(const struct process *p, struct loaded *l)
 					       l->live->build_id_len);
 }
 
-/* ---- all of it ---- */
+/* ---- split libraries ---- */
+
+static struct err *starts_at_0(const struct elf_file *e, const char *path)
+{
+	for (size_t i = 0; i < e->n_phdrs; i++)
+		if (e->phdrs[i].p_type == PT_LOAD)
+			return e->phdrs[i].p_vaddr == 0 ? NULL
+							: err__new(ERR_REFUSED, 0, path, NULL,
+								   "the library does not start at address 0");
+	return NULL;
+}
 
 static struct err *read_vapi(const struct process *p, const struct mappings *maps, const struct mapping *m,
 			     struct loaded *l)
@@ -314,27 +326,100 @@ static struct err *read_vapi(const struct process *p, const struct mappings *map
 	TRY(elf_file__read_fd(fd, m->path, &l->vapi));
 	if (!l->vapi->split)
 		return err__new(ERR_REFUSED, 0, l->path, NULL, "the mapped file changed under the process");
-	for (size_t i = 0; i < l->vapi->n_phdrs; i++)
-		if (l->vapi->phdrs[i].p_type == PT_LOAD) {
-			if (l->vapi->phdrs[i].p_vaddr != 0)
-				return err__new(ERR_REFUSED, 0, l->path, NULL,
-						"the library does not start at address 0");
-			break;
-		}
+	TRY(starts_at_0(l->vapi, l->path));
 	l->live = l->vapi;
 	TRY(check_vapi(p, l, maps));
 	return read_header(p, l);
+}
+
+static struct err *read_state(const struct process *p, const struct mappings *maps, struct loaded *l)
+{
+	TRY(read_image(p, maps, l));
+	TRY(read_past(p, maps, l));
+	return read_slots(p, l);
 }
 
 static struct err *read_library(const struct process *p, const struct mappings *maps, const struct mapping *m,
 				struct loaded *l)
 {
 	TRY(read_vapi(p, maps, m, l));
-	TRY(read_image(p, maps, l));
-	TRY(read_past(p, maps, l));
-	TRY(read_slots(p, l));
+	TRY(read_state(p, maps, l));
 	look_at_next(p, l);
 	return NULL;
+}
+
+/* ---- plain libraries ---- */
+
+/* Does another file than the mapped one have the name now? To be asked often, so nothing is read; what cannot be told
+ * counts as another. */
+static bool is_replaced(const struct process *p, const struct linkmap_object *o)
+{
+	const char *name = o->name[0] == '/' ? o->name : o->mapping->path;
+	FREE_CLEANUP char *path = seen_from_here(p, name);
+	struct stat st;
+	return o->mapping->deleted || stat(path, &st) < 0 || st.st_ino != o->mapping->inode;
+}
+
+/* Programs, and the dynamic loader, which nobody can replace under a process. */
+static bool is_no_library(const struct elf_file *e)
+{
+	return !*e->soname || e->program || strncmp(e->soname, "ld-linux", 8) == 0;
+}
+
+/* Makes l->vapi of l->plain; a library of which none can be made is one that is refused. */
+static void make_vapi(struct loaded *l, struct elf_file *plain)
+{
+	struct elf_file *vapi;
+	ERR_CLEANUP struct err *e = starts_at_0(plain, l->path);
+	if (!e && !plain->build_id_len)
+		e = err__new(ERR_REFUSED, 0, l->path, NULL, "the library has no build-id");
+	if (!e)
+		e = unprepared__vapi(plain, &vapi);
+	l->vapi = e ? plain : vapi;
+	l->no_vapi = e ? xstrdup(err__text(e)) : NULL;
+}
+
+/* *keep: is it one to be listed? */
+static struct err *read_plain(const struct process *p, const struct mappings *maps, const struct mapping *m,
+			      enum discover_what what, struct loaded *l, bool *keep)
+{
+	CLOSE_CLEANUP int fd = -1;
+	struct elf_file *plain;
+	l->bias = m->range.start;
+	l->path = xstrdup(m->path);
+	*keep = false;
+	TRY(process__open_mapped(p, m, &fd));
+	TRY(elf_file__read_fd(fd, m->path, &plain));
+	l->vapi = l->live = plain;
+	if (is_no_library(plain) || plain->split)
+		return NULL;
+	if (!annex__any(maps)) {
+		if (what == DISCOVER_ALL)
+			look_at_next(p, l);
+		if (!l->outdated)
+			return NULL;
+	}
+	make_vapi(l, plain);
+	l->live = l->vapi;
+	if (!l->no_vapi)
+		TRY(annex__find(p, maps, l));
+	if (l->shift) {
+		TRY(check_vapi(p, l, maps));
+		TRY(read_header(p, l));
+		TRY(read_state(p, maps, l));
+	}
+	if (what == DISCOVER_ALL && !l->now)
+		look_at_next(p, l);
+	*keep = l->shift || l->outdated;
+	return NULL;
+}
+
+static bool is_listed(const loaded_list *l, taddr_t bias)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].bias.v == bias.v)
+			return true;
+	return false;
 }
 
 static void loaded__free(struct loaded *l)
@@ -347,6 +432,7 @@ static void loaded__free(struct loaded *l)
 	free(l->now);
 	elf_file__free(l->next);
 	free(l->unreadable);
+	free(l->no_vapi);
 	err__free(l->untrusted);
 }
 
@@ -355,29 +441,72 @@ static uint64_t bytes_of(const struct loaded *l)
 	return l->vapi->size + (l->live == l->vapi ? 0 : l->live->size) + (l->next ? l->next->size : 0);
 }
 
-struct err *discover__libraries(const struct process *p, loaded_list *out)
+/* What one process can make us hold is bounded. */
+static struct err *add(loaded_list *out, const struct loaded *l, uint64_t *bytes)
+{
+	vec__push(out, *l);
+	*bytes += bytes_of(l);
+	return out->n <= LIBRARIES_MAX && *bytes <= BYTES_MAX
+		   ? NULL
+		   : err__new(ERR_REFUSED, 0, l->path, NULL,
+			      "the process has too many libraries to be updated, or too large ones");
+}
+
+static struct err *add_split(const struct process *p, const struct mappings *maps, loaded_list *out, uint64_t *bytes)
+{
+	for (size_t i = 0; i < maps->n; i++) {
+		struct loaded l = {0};
+		bool candidate;
+		TRY(is_candidate(p, maps, &maps->items[i], &candidate));
+		if (!candidate)
+			continue;
+		struct err *err = read_library(p, maps, &maps->items[i], &l);
+		if (err) {
+			loaded__free(&l);
+			return err;
+		}
+		TRY(add(out, &l, bytes));
+	}
+	return NULL;
+}
+
+/* A process without a list that can be read (a static program, another C library) has none that we could update. */
+static struct err *add_plain(const struct process *p, const struct mappings *maps, enum discover_what what,
+			     loaded_list *out, uint64_t *bytes)
+{
+	LINKMAP_CLEANUP struct linkmap *list = NULL;
+	bool any_annex = annex__any(maps);
+	if (what == DISCOVER_SPLIT || (what == DISCOVER_PREPARED && !any_annex))
+		return NULL;
+	ERR_CLEANUP struct err *unknown = linkmap__read(p, &list);
+	for (size_t i = 0; !unknown && i < linkmap__count(list); i++) {
+		struct linkmap_object o = linkmap__object(list, i);
+		struct loaded l = {0};
+		bool keep;
+		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
+		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) ||
+		    (!any_annex && !is_replaced(p, &o)))
+			continue;
+		struct err *err = read_plain(p, maps, m, what, &l, &keep);
+		if (err || !keep)
+			loaded__free(&l);
+		if (err && err__kind(err) != ERR_UNREADABLE)
+			return err;
+		err__free(err);
+		if (!err && keep)
+			TRY(add(out, &l, bytes));
+	}
+	return NULL;
+}
+
+struct err *discover__libraries(const struct process *p, enum discover_what what, loaded_list *out)
 {
 	struct mappings maps;
 	TRY(process__maps(p, &maps));
-	struct err *err = NULL;
 	uint64_t bytes = 0;
-	for (size_t i = 0; i < maps.n && !err; i++) {
-		struct loaded l = {0};
-		bool candidate;
-		err = is_candidate(p, &maps, &maps.items[i], &candidate);
-		if (err || !candidate)
-			continue;
-		err = read_library(p, &maps, &maps.items[i], &l);
-		if (err) {
-			loaded__free(&l);
-			break;
-		}
-		vec__push(out, l);
-		bytes += bytes_of(&l);
-		if (out->n > LIBRARIES_MAX || bytes > BYTES_MAX)
-			err = err__new(ERR_REFUSED, 0, l.path, NULL,
-				       "the process has too many LLU-capable libraries, or too large ones");
-	}
+	struct err *err = add_split(p, &maps, out, &bytes);
+	if (!err)
+		err = add_plain(p, &maps, what, out, &bytes);
 	mappings__free(&maps);
 	if (err)
 		loaded_list__free(out);

@@ -1,4 +1,4 @@
-/* Discover: which split libraries a process has loaded, what runs in them, and what file stands at
+/* Discover: which libraries that can be updated a process has loaded, what runs in them, and what file stands at
  * their path now. Read-only; no thread is stopped. */
 #ifndef LLU_REMAP_DISCOVER_H
 #define LLU_REMAP_DISCOVER_H
@@ -6,12 +6,14 @@
 #include "image/image_file.h"
 #include "inject/hand.h"
 
-/* A split library in a process. */
+/* A library in a process: a split one, or a plain one (image/unprepared.h). */
 struct loaded {
 	taddr_t bias;              /* its load bias */
 	uint64_t shift;            /* unprepared: how far its annex (annex.h) is from where a VAPI would be; else 0 */
 	char *path;                /* as mapped, seen from the process */
-	struct elf_file *vapi;     /* the file that the process loaded */
+	struct elf_file *vapi;     /* the file that the process loaded; for a plain one the VAPI made of it, or, when none
+				      can be made, the file itself */
+	char *no_vapi;             /* then: why */
 	struct vapi_header header; /* read from the process; all zero before the first update */
 	struct elf_file *live;     /* the build whose code runs; the same pointer as vapi before the first update */
 	struct live_map map;       /* of live */
@@ -24,9 +26,15 @@ struct loaded {
 
 typedef VEC(struct loaded) loaded_list;
 
-/* All split libraries of a process, in address order. The caller releases the list with
+enum discover_what {
+	DISCOVER_SPLIT,
+	DISCOVER_PREPARED, /* and plain ones that have been updated, so that they have an annex */
+	DISCOVER_ALL,      /* and plain ones that are outdated; others of them are nobody's concern */
+};
+
+/* The libraries of a process, split ones first, each kind in address order. The caller releases the list with
  * loaded_list__free(). A library whose VAPI is not as its file says is ERR_REFUSED. */
-MUST_CHECK struct err *discover__libraries(const struct process *p, loaded_list *out);
+MUST_CHECK struct err *discover__libraries(const struct process *p, enum discover_what what, loaded_list *out);
 /* The same as far as it can be said of a library in the middle of an update: path, bias, vapi and header; `live` is
  * `vapi`, whatever runs. What cannot be read is passed over, and *problem, which the caller releases, is the first
  * reason (else NULL). */
@@ -55,6 +63,18 @@ static inline struct trange loaded__own(const struct loaded *l)
 static inline vaddr_t loaded__from_end(const struct loaded *l, taddr_t a)
 {
 	return loaded__from(l, taddr(a.v - 1)) + 1;
+}
+
+/* Is it unprepared: loaded plain? */
+static inline bool loaded__is_plain(const struct loaded *l)
+{
+	return l->vapi->plain || l->no_vapi;
+}
+
+/* Does the process have its VAPI, behind the library or as an annex? */
+static inline bool loaded__has_vapi(const struct loaded *l)
+{
+	return !l->no_vapi && (!l->vapi->plain || l->shift);
 }
 
 /* Where the library's VAPI has room for a hand. */

@@ -15,7 +15,7 @@ struct exchange {
 	struct step *steps;
 	struct arch_batch_entry *batch;
 	size_t n;
-	size_t first_table; /* index of the first step that makes new code reachable */
+	size_t first_table; /* index of the first step behind which there is no way back: new code is reachable */
 };
 
 struct err *exchange__new(struct surgery *const *members, size_t n, struct exchange **out)
@@ -28,7 +28,8 @@ struct err *exchange__new(struct surgery *const *members, size_t n, struct excha
 	struct exchange *x = xcalloc(1, sizeof(*x));
 	x->steps = xcalloc(total, sizeof(*x->steps));
 	x->batch = xcalloc(total, sizeof(*x->batch));
-	x->first_table = members[0]->shadows.n - 2; /* the last two are table and header */
+	/* the last two are table and header; where the table comes first (unprepared) nothing leads there before the next */
+	x->first_table = members[0]->l->vapi->plain ? 1 : members[0]->shadows.n - 2;
 	for (size_t i = 0; i < n; i++) {
 		for (size_t k = 0; k < members[i]->shadows.n; k++)
 			x->steps[x->n++] = (struct step){members[i], &members[i]->shadows.items[k]};

@@ -3,6 +3,7 @@
 
 #include "inject/clock.h"
 #include "inject/room.h"
+#include "remap/annex.h"
 #include "remap/exchange.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
@@ -15,7 +16,6 @@ enum {
 	DRIVE_MS = 10,      /* for one thread to leave the live code by itself */
 	PAUSE_FIRST_MS = 2, /* between two attempts to freeze, doubled up to */
 	PAUSE_LAST_MS = 100,
-	RANGES_MAX = 16,
 	MEMORY_SPARE = 1 << 20, /* for pages that replace others, page tables, the hand */
 	MAPPINGS_SPARE = 64,    /* an image's segments, and both sides of each page that is replaced */
 };
@@ -83,9 +83,35 @@ static struct err *await_other_hands(const struct target *t, unsigned timeout_s)
 {
 	for (size_t i = 0; i < t->libraries.n; i++) {
 		struct hand_place place = loaded__hand_place(&t->libraries.items[i]);
+		if (!loaded__has_vapi(&t->libraries.items[i]))
+			continue;
 		TRY(hand__await_place(t->process, &place, (int)timeout_s * 1000));
 	}
 	return NULL;
+}
+
+/* The first update of an unprepared library needs room; one that came to nothing gives it back. */
+static struct err *make_annexes(const struct target *t, const struct group *g, unsigned timeout_s, int *at_fault)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		*at_fault = (int)i;
+		if (!loaded__has_vapi(target__member(t, g, i)->library))
+			TRY(annex__make(t->process, target__member(t, g, i)->library, (int)timeout_s * 1000));
+	}
+	*at_fault = TARGET_ALL_ALIKE;
+	return NULL;
+}
+
+static void remove_annexes(struct target *t, const struct group *g, unsigned timeout_s)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		struct loaded *l = target__member(t, g, i)->library;
+		if (!l->shift || l->header.generation)
+			continue;
+		dismiss_hand(t);
+		if (l->header.magic == 0)
+			err__free(annex__remove(t->process, l, (int)timeout_s * 1000));
+	}
 }
 
 /* Takes back what was mapped; the reason for doing so is in the results already, and stays there. A process in which
@@ -113,6 +139,8 @@ static void undo(struct target *t, const struct group *g, const struct update_op
 		target__set_reason(r, OUTCOME_FAILURE, ERR_SURGERY, "undo", both,
 				   "the process runs on as before; cllvupdate -u takes back what is left");
 	}
+	if (!t->left_behind)
+		remove_annexes(t, g, opt->timeout_s);
 }
 
 /* Is this the state that was planned for? Images that are mapped are the same; what is being prepared by a tool that
@@ -131,9 +159,11 @@ static bool same_state(const struct vapi_header *a, const struct vapi_header *b)
 static struct err *check_header(const struct target *t, struct loaded *l)
 {
 	struct vapi_header now;
+	if (!loaded__has_vapi(l))
+		return NULL;
 	TRY(process__read(t->process, loaded__at(l, l->vapi->vapi.header), &now, sizeof(now)));
 	if (now.magic == 0)
-		now = (struct vapi_header){0};
+		now = (struct vapi_header){.library = now.library};
 	if (owner__is_alive(&now))
 		return err__new(ERR_BUSY, 0, l->path, "wait for it to end",
 				"another llvupdate (process %u) is at work on it", now.owner);
@@ -194,6 +224,7 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 	TRY(await_other_hands(t, opt->timeout_s));
 	TRY(check_headers(t, g)); /* a dead tool's hand may have come to its end only now */
 	TRY(resolve_again(t, g, at_fault));
+	TRY(make_annexes(t, g, opt->timeout_s, at_fault));
 	for (size_t i = 0; i < g->n; i++) {
 		struct result *r = target__member(t, g, i);
 		*at_fault = (int)i;
@@ -266,16 +297,20 @@ void target__prepare(struct target *t, const struct update_options *opt)
 
 /* ---- committing ---- */
 
-typedef VEC(struct trange) range_list;
-
-static void list_live_ranges(const struct target *t, const struct group *g, range_list *out)
+static void list_live_ranges(const struct target *t, const struct group *g, trange_list *out)
 {
-	for (size_t i = 0; i < g->n; i++) {
-		struct trange ranges[RANGES_MAX];
-		size_t n = surgery__live_ranges(target__member(t, g, i)->surgery, ranges, RANGES_MAX);
-		for (size_t k = 0; k < n; k++)
-			vec__push(out, ranges[k]);
-	}
+	for (size_t i = 0; i < g->n; i++)
+		surgery__live_ranges(target__member(t, g, i)->surgery, out);
+}
+
+/* A thread that wakes up in the middle of an exchange could, in a plain library, come from an old function to a new one
+ * that relies on new callers (-fipa-ra). */
+static bool any_plain(const struct target *t, const struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		if (loaded__is_plain(target__member(t, g, i)->library))
+			return true;
+	return false;
 }
 
 static int by_start(const void *a, const void *b)
@@ -316,7 +351,7 @@ static struct err *exchange_frozen(struct target *t, const struct group *g, stru
 static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
 				       struct exchange *x, bool *committed)
 {
-	range_list inside = {0};
+	trange_list inside = {0};
 	function_list functions = {0};
 	struct freeze *frozen = NULL;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
@@ -329,7 +364,7 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 				   .park = &park,
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
-				   .strict = opt->strict,
+				   .strict = opt->strict || any_plain(t, g),
 				   .stop_ms = STOP_MS};
 	struct err *e = exchange__load(x, t->hand);
 	if (!e)

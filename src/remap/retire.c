@@ -399,7 +399,7 @@ static struct err *renew_stubs(const struct retire *r, const struct mappings *ma
 static struct err *look(struct retire *r)
 {
 	struct mappings maps;
-	TRY(discover__libraries(r->p, &r->libraries));
+	TRY(discover__libraries(r->p, DISCOVER_PREPARED, &r->libraries));
 	TRY(process__maps(r->p, &maps));
 	struct err *e = NULL;
 	for (size_t i = 0; !e && i < r->libraries.n; i++)

@@ -109,8 +109,8 @@ static struct err *list_own(const struct process *p, const struct mappings *maps
 {
 	struct old_code o = {.l = l, .image = OLD_OWN, .constants = true};
 	struct trange r = loaded__own(l);
-	if (!l->header.live || l->header.own_code != VAPI_OWN_MAPPED)
-		return NULL;
+	if (!l->header.live || l->header.own_code != VAPI_OWN_MAPPED || l->vapi->plain)
+		return NULL; /* what did not change of a plain library runs there */
 	list_exec(p, maps, r, &o);
 	if (mixes(l->vapi))
 		old_code__hold(&o, "code and constants are in the same segment of its file");

@@ -32,12 +32,13 @@ struct err *surgery__new(const struct process *p, const struct loaded *l, const 
 		err = surgery__lay_out(s, &maps);
 		mappings__free(&maps);
 	}
-	if (!err && (!s->mapped || s->code_only)) {
+	if (!err && (!s->mapped || s->code_only || plan->pages.n)) {
 		FREE_CLEANUP char *id = elf_file__build_id(plan->next);
 		const char *soname = strchr(plan->next->soname, '/') ? "" : plan->next->soname;
 		FREE_CLEANUP char *name = xasprintf("%s-%.16s", *soname ? soname : "image", id);
 		s->bytes = image_file__make(plan, s->base, l->shift, &s->bytes_len);
 		err = store__put(name, s->bytes, s->bytes_len, &s->stored);
+		surgery__fill_entries(s);
 	}
 	if (err) {
 		surgery__free(s);
@@ -65,16 +66,20 @@ void surgery__free(struct surgery *s)
 	free(s);
 }
 
-size_t surgery__live_ranges(const struct surgery *s, struct trange *out, size_t max)
+void surgery__live_ranges(const struct surgery *s, trange_list *out)
 {
 	struct image_segment segments[SEGMENTS_MAX];
-	size_t n = image_file__segments(s->plan->live, segments, SEGMENTS_MAX), count = 0;
-	for (size_t i = 0; i < n && count < max; i++)
+	bool plain = s->l->vapi->plain, own = s->plan->live == s->plan->vapi;
+	size_t n = plain && own ? 0 : image_file__segments(s->plan->live, segments, SEGMENTS_MAX);
+	for (size_t i = 0; i < n; i++)
 		if (segments[i].exec) {
 			taddr_t start = surgery__at(s, s->l->map.base + segments[i].at);
-			out[count++] = (struct trange){start, taddr_add(start, segments[i].len)};
+			vec__push(out, (struct trange){start, taddr_add(start, segments[i].len)});
 		}
-	return count;
+	for (size_t i = 0; i < s->plan->leaves.n; i++) {
+		struct vrange r = s->plan->leaves.items[i];
+		vec__push(out, (struct trange){surgery__at(s, r.start), surgery__at(s, r.end)});
+	}
 }
 
 /* ---- calls of the hand ---- */
@@ -194,7 +199,7 @@ static struct err *announce(struct surgery *s)
 	return write_header(s, entry_offset(at), sizeof(i.state));
 }
 
-/* All of it, or what is missing. */
+/* All of it, or what is missing; and the pages with entries that jump there, over the shadow pages. */
 static struct err *map_image(struct surgery *s, struct hand *h)
 {
 	struct image_segment segments[SEGMENTS_MAX];
@@ -203,10 +208,16 @@ static struct err *map_image(struct surgery *s, struct hand *h)
 	TRY(bring__open(s->p, h, &s->stored, s->bytes, s->bytes_len, "llu-image", &fd, &s->shared));
 	struct err *err = NULL;
 	for (size_t i = 0; i < n && !err; i++)
-		if (segments[i].exec || !s->code_only)
+		if (!s->mapped || (segments[i].exec && s->code_only))
 			err = bring__map(h, "map the new image", surgery__at(s, s->base + segments[i].at),
 					 segments[i].len, PROT_READ | (segments[i].exec ? PROT_EXEC : 0), MAP_PRIVATE,
 					 (int)fd, segments[i].offset);
+	for (size_t i = 0; i < s->shadows.n && !err; i++) {
+		const struct shadow *x = &s->shadows.items[i];
+		if (x->exec)
+			err = bring__map(h, "map pages", surgery__at(s, x->at), x->len, PROT_READ | PROT_EXEC,
+					 MAP_PRIVATE, (int)fd, x->offset);
+	}
 	const uint64_t arg[6] = {(uint64_t)fd};
 	struct err *closed = hand__call(h, SYS_close, arg, &ignored);
 	if (err) {
@@ -234,6 +245,8 @@ static struct err *map_shadows(struct surgery *s, struct hand *h)
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	for (size_t i = 0; i < s->shadows.n; i++) {
 		const struct shadow *x = &s->shadows.items[i];
+		if (x->exec)
+			continue;
 		TRY(process__write(s->p, surgery__at(s, x->at), x->content, x->len));
 		if (!x->writable)
 			TRY(bring__protect(h, surgery__at(s, x->at), x->len, PROT_READ));
@@ -246,13 +259,14 @@ struct err *surgery__prepare(struct surgery *s, struct hand *h)
 	TRY(clear_leftovers(s, h));
 	TRY(announce(s));
 	s->begun = true;
-	if (!s->mapped || s->code_only)
+	TRY(map_shadows(s, h));
+	if (s->bytes)
 		TRY(map_image(s, h));
 	if (!s->mapped) {
 		TRY(map_words(s, h, s->plan->got_at, s->got, s->plan->new_got.n));
 		TRY(map_words(s, h, s->plan->own_at, s->own, s->plan->own_words.n));
 	}
-	return map_shadows(s, h);
+	return NULL;
 }
 
 /* ---- undo, verify ---- */
@@ -287,7 +301,7 @@ struct err *surgery__undo(struct surgery *s, struct hand *h)
 		TRY(clear_entry(s, s->announced_at));
 	}
 	if (s->l->header.magic == 0)
-		s->announced = (struct vapi_header){0};
+		s->announced = (struct vapi_header){.library = s->l->header.library};
 	owner__clear(&s->announced);
 	TRY(write_header(s, 0, sizeof(s->announced)));
 	s->claimed = false;

@@ -27,8 +27,10 @@ MUST_CHECK struct err *surgery__new(const struct process *p, const struct loaded
 				    const taddr_t *imports, struct surgery **out);
 void surgery__free(struct surgery *s);
 
-/* Executable ranges that no thread may be in at commit: the code that is live now. */
-size_t surgery__live_ranges(const struct surgery *s, struct trange *out, size_t max);
+typedef VEC(struct trange) trange_list;
+/* Appends the executable ranges that no thread may be in at commit: the code that is live now, of an unprepared
+ * library what changes of it. */
+void surgery__live_ranges(const struct surgery *s, trange_list *out);
 
 typedef VEC(struct freeze_function) function_list;
 /* Appends the functions of the live code, and where the new code has the same; their names belong to the plan's files.

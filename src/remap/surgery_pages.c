@@ -78,7 +78,10 @@ static struct err *fill_table(struct surgery *s)
 	TRY(process__read(s->p, surgery__at(s, v->table), s->table, v->table_len));
 	for (uint32_t i = 0; i < v->n_slots; i++) {
 		vaddr_t f = s->plan->slots[i];
-		if (i < v->n_used && (s->l->vapi->slots[i].flags & VAPI_SLOT_IFUNC))
+		bool ifunc = i < v->n_used && (s->l->vapi->slots[i].flags & VAPI_SLOT_IFUNC);
+		if (ifunc && s->l->vapi->plain)
+			continue; /* nobody comes by */
+		if (ifunc)
 			TRY(ifunc_successor(s, i, s->table[i], &s->table[i]));
 		else if (f && f != SLOT_HELD)
 			s->table[i] = surgery__at(s, s->base + f).v;
@@ -133,7 +136,7 @@ static struct err *shadow_unwind_table(struct surgery *s)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
 	unwind_rows old = {0}, rows = {0};
-	if (!v->eh_frame_hdr || (s->mapped && !s->code_only))
+	if (!v->eh_frame_hdr || s->l->vapi->plain || (s->mapped && !s->code_only))
 		return NULL;
 	struct err *err = read_rows(s, &old);
 	for (size_t i = 0; !err && i < old.n; i++) {
@@ -269,6 +272,46 @@ static struct err *shadow_words(struct surgery *s)
 	return NULL;
 }
 
+/* ---- unprepared: pages of code ---- */
+
+/* A page of the loaded library's code must be what its file and the jumps of the live image say. Where somebody else
+ * has changed it (a debugger, a probe, another tool), nothing is done. */
+static struct err *check_page(const struct surgery *s, vaddr_t page, const uint8_t *now)
+{
+	const struct live_map *m = &s->l->map;
+	uint8_t want[LLU_PAGE];
+	image_file__entries(s->l->vapi, m->jumps, m->n_jumps, m->base, s->l->shift, page, want);
+	return memcmp(now, want, LLU_PAGE) == 0
+		   ? NULL
+		   : surgery__refuse(s, "its code was changed in memory (by a debugger or a probe?)");
+}
+
+static struct err *shadow_entries(struct surgery *s)
+{
+	const struct plan *p = s->plan;
+	for (size_t i = 0, n; i < p->pages.n; i += n) {
+		struct shadow *x;
+		n = 1;
+		while (i + n < p->pages.n && p->pages.items[i + n] == p->pages.items[i] + n * LLU_PAGE)
+			n++;
+		TRY(add_shadow(s, p->pages.items[i], n * LLU_PAGE, false, &x));
+		x->exec = true;
+		x->offset = image_file__page(p, i);
+		for (size_t k = 0; k < n; k++)
+			TRY(check_page(s, p->pages.items[i + k], x->before + k * LLU_PAGE));
+	}
+	return NULL;
+}
+
+void surgery__fill_entries(struct surgery *s)
+{
+	for (size_t i = 0; i < s->shadows.n; i++) {
+		struct shadow *x = &s->shadows.items[i];
+		if (x->exec)
+			memcpy(x->content, s->bytes + x->offset, x->len);
+	}
+}
+
 static struct err *shadow_table(struct surgery *s)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
@@ -312,7 +355,8 @@ uint64_t surgery__pages_bound(const struct surgery *s)
 	uint64_t own = 0;
 	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++)
 		own += own_pages(s, i).end - own_pages(s, i).start;
-	return v->eh_frame_hdr_cap + (relro.end - relro.start) + own + v->table_len + LLU_PAGE;
+	return v->eh_frame_hdr_cap + (relro.end - relro.start) + own + v->table_len + s->plan->pages.n * LLU_PAGE +
+	       LLU_PAGE;
 }
 
 struct err *surgery__fill_pages(struct surgery *s)
@@ -320,7 +364,13 @@ struct err *surgery__fill_pages(struct surgery *s)
 	TRY(surgery__fill_got(s));
 	TRY(fill_table(s));
 	TRY(shadow_unwind_table(s));
-	TRY(shadow_words(s));
-	TRY(shadow_table(s));
+	if (s->l->vapi->plain) { /* its entries lead to new code, which leads to slots of the table */
+		TRY(shadow_table(s));
+		TRY(shadow_words(s));
+		TRY(shadow_entries(s));
+	} else {
+		TRY(shadow_words(s));
+		TRY(shadow_table(s));
+	}
 	return shadow_header(s);
 }

@@ -19,6 +19,8 @@ struct shadow {
 	vaddr_t to, at; /* VAPI space */
 	uint64_t len;
 	bool writable;
+	bool exec;                 /* code, mapped from the image's file at `offset` */
+	uint64_t offset;
 	bool moved;                /* by an exchange that stopped: there may be a hole at `at` */
 	uint8_t *content, *before; /* len bytes each */
 };
@@ -67,6 +69,8 @@ MUST_CHECK struct err *surgery__fill_got(struct surgery *s);
 MUST_CHECK struct err *surgery__fill_pages(struct surgery *s);
 /* Pages of vapi that are read-only after relocation, and nothing else. */
 struct vrange surgery__relro_pages(const struct elf_file *vapi);
+/* The contents of shadows with code, once there is the image's file. */
+void surgery__fill_entries(struct surgery *s);
 /* An upper bound of what the shadow pages take, in bytes. */
 uint64_t surgery__pages_bound(const struct surgery *s);
 

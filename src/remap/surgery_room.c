@@ -177,8 +177,11 @@ static struct err *object_refers_to(const struct surgery *s, const struct piece 
  * the new image. */
 static struct err *is_referred_to(const struct surgery *s, struct vrange r, bool *out)
 {
+	const struct vapi_note *v = &s->l->vapi->vapi;
 	struct vrange pages = surgery__relro_pages(s->l->vapi);
 	TRY(words_refer_to(s, pages.start, (pages.end - pages.start) / sizeof(uint64_t), r, out));
+	if (!*out && s->l->vapi->plain) /* there the table is the first */
+		TRY(words_refer_to(s, v->table, v->table_len / sizeof(uint64_t), r, out));
 	for (size_t i = 0; i < s->l->map.n_past && !*out; i++)
 		TRY(object_refers_to(s, s->l->map.past[i].pieces, s->l->map.past[i].n_pieces, r, out));
 	return *out ? NULL : object_refers_to(s, s->l->map.pieces, s->l->map.n_pieces, r, out);

@@ -88,6 +88,11 @@ static void plan_library(struct result *r, const struct plan_options *opt)
 	struct loaded *l = r->library;
 	if (!l->outdated)
 		return;
+	if (l->no_vapi) {
+		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "unprepared", l->no_vapi,
+				   "restart the process to run the new build");
+		return;
+	}
 	if (l->untrusted) {
 		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "untrusted-path", err__text(l->untrusted),
 				   err__hint(l->untrusted));
@@ -194,7 +199,7 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 	t->pid = pid;
 	struct err *e = process__open(pid, &t->process);
 	if (!e)
-		e = discover__libraries(t->process, &t->libraries);
+		e = discover__libraries(t->process, DISCOVER_ALL, &t->libraries);
 	if (e) {
 		target__close(t);
 		return e;

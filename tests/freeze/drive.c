@@ -39,7 +39,7 @@ static struct sight see(void)
 	struct sight s = {.scene = scene__begin("drive", "v1")};
 	struct image_segment segments[RANGES_MAX];
 	ok(process__open(target__pid(s.scene.target), &s.p));
-	ok(discover__libraries(s.p, &s.libraries));
+	ok(discover__libraries(s.p, DISCOVER_SPLIT, &s.libraries));
 	cr_assert_eq(s.libraries.n, 1);
 	const struct loaded *l = &s.libraries.items[0];
 	s.park = loaded__hand_place(l);

@@ -1,0 +1,237 @@
+/* See annex.h. */
+#include "remap/annex.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "image/vapi_file.h"
+#include "inject/borrow.h"
+#include "remap/bring.h"
+
+/* Distances of 32 bits, with something to spare for what lies at the ends. */
+#define REACH ((1ULL << 31) - (1ULL << 20))
+enum { STEP = 256 << 20, STEPS = 7 };
+
+static uint64_t length(const struct loaded *l)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	return align_up(v->window + v->window_len, LLU_PAGE) - v->end;
+}
+
+struct trange annex__range(const struct loaded *l)
+{
+	taddr_t start = loaded__at(l, l->vapi->vapi.end);
+	return (struct trange){start, taddr_add(start, length(l))};
+}
+
+/* ---- finding it ---- */
+
+static bool may_be_annex(const struct mapping *m)
+{
+	size_t n = strlen(m->path);
+	return m->inode && !m->shared && m->prot == PROT_READ && m->offset == LLU_PAGE &&
+	       (strcmp(m->path, "/memfd:llu-vapi") == 0 || (n > 5 && strstr(m->path, "-vapi")));
+}
+
+bool annex__any(const struct mappings *maps)
+{
+	for (size_t i = 0; i < maps->n; i++)
+		if (may_be_annex(&maps->items[i]))
+			return true;
+	return false;
+}
+
+/* Is it this library's, by its bytes and by its header? */
+static struct err *is_annex_of(const struct process *p, const struct loaded *l, const struct mapping *m, bool *out)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	size_t len = v->text - v->end;
+	const uint8_t *want = elf_file__at(l->vapi, v->end, sizeof(Elf64_Nhdr));
+	struct vapi_header h;
+	*out = false;
+	if (!want || m->range.end.v - m->range.start.v < sizeof(Elf64_Nhdr))
+		return NULL;
+	const Elf64_Phdr *r = NULL;
+	for (size_t i = 0; i < l->vapi->n_phdrs; i++)
+		if (l->vapi->phdrs[i].p_type == PT_LOAD && l->vapi->phdrs[i].p_vaddr == v->end)
+			r = &l->vapi->phdrs[i];
+	want = r ? elf_file__at(l->vapi, r->p_vaddr, r->p_filesz) : NULL;
+	if (!want || r->p_filesz > len || m->range.end.v - m->range.start.v < r->p_filesz)
+		return NULL;
+	FREE_CLEANUP uint8_t *have = xmalloc(r->p_filesz);
+	TRY(process__read(p, m->range.start, have, r->p_filesz));
+	/* the unwind table changes with the images */
+	size_t fixed = v->eh_frame_hdr && v->eh_frame_hdr - v->end < r->p_filesz ? v->eh_frame_hdr - v->end : r->p_filesz;
+	if (memcmp(want, have, fixed) != 0)
+		return NULL;
+	TRY(process__read(p, taddr_add(m->range.start, v->header - v->end), &h, sizeof(h)));
+	*out = h.library == l->bias.v;
+	return NULL;
+}
+
+struct err *annex__find(const struct process *p, const struct mappings *maps, struct loaded *l)
+{
+	for (size_t i = 0; i < maps->n; i++) {
+		const struct mapping *m = &maps->items[i];
+		bool found;
+		if (!may_be_annex(m))
+			continue;
+		ERR_CLEANUP struct err *e = is_annex_of(p, l, m, &found);
+		if (!e && found) {
+			l->shift = m->range.start.v - l->bias.v - l->vapi->vapi.end;
+			return NULL;
+		}
+	}
+	return NULL;
+}
+
+/* ---- choosing a place ---- */
+
+static bool is_free(const struct mappings *maps, uint64_t start, uint64_t len)
+{
+	if (start < LLU_PAGE || start + len < start)
+		return false;
+	for (size_t i = 0; i < maps->n; i++)
+		if (maps->items[i].range.start.v < start + len && start < maps->items[i].range.end.v)
+			return false;
+	return true;
+}
+
+/* Below the library, at distances that are the same in many processes, so that they share the image's file; else
+ * right below any mapping within reach, with a page between. Never above: stacks grow there. */
+static struct err *choose(const struct process *p, struct loaded *l)
+{
+	struct mappings maps;
+	uint64_t len = length(l), end = l->bias.v + l->vapi->vapi.end, found = 0;
+	TRY(process__maps(p, &maps));
+	for (unsigned i = 1; i <= STEPS && !found; i++) {
+		uint64_t start = l->bias.v - i * (uint64_t)STEP - len;
+		if (end - start < REACH && start < l->bias.v && is_free(&maps, start, len))
+			found = start;
+	}
+	for (size_t i = maps.n; i-- > 0 && !found;) {
+		uint64_t start = maps.items[i].range.start.v - LLU_PAGE - len;
+		if (maps.items[i].range.start.v <= l->bias.v && start < l->bias.v && end - start < REACH &&
+		    is_free(&maps, start, len))
+			found = start;
+	}
+	mappings__free(&maps);
+	if (!found)
+		return err__new(ERR_REFUSED, 0, l->path, "restart the process to run the new build",
+				"there is no room for new code within 2 GiB of the library");
+	l->shift = found - end;
+	return NULL;
+}
+
+/* ---- mapping it ---- */
+
+static struct arch_batch_entry map_call(taddr_t at, uint64_t len, int prot, int flags)
+{
+	return (struct arch_batch_entry){
+	    .nr = SYS_mmap, .arg = {at.v, len, (uint64_t)prot, (uint64_t)(flags | MAP_PRIVATE | MAP_ANONYMOUS), (uint64_t)-1, 0}};
+}
+
+/* What the hand needs. Code is written into pages that the process cannot write to: some must never have any that it
+ * can. *reserved: the place is ours. */
+static struct err *map_place(const struct process *p, const struct loaded *l, int timeout_ms, bool *reserved)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	struct trange all = annex__range(l);
+	size_t len = v->text_end - v->text;
+	const uint8_t *text = elf_file__at(l->vapi, v->text, len);
+	struct arch_batch_entry calls[] = {
+	    map_call(all.start, all.end.v - all.start.v, PROT_NONE, MAP_NORESERVE | MAP_FIXED_NOREPLACE),
+	    map_call(loaded__at(l, v->scratch), v->scratch_len, PROT_READ | PROT_WRITE, MAP_FIXED),
+	    map_call(loaded__at(l, v->text), align_up(len, LLU_PAGE), PROT_READ | PROT_EXEC, MAP_FIXED),
+	};
+	if (!text)
+		return err__new(ERR_SURGERY, 0, l->path, NULL, "the VAPI has no code");
+	struct err *e = borrow__calls(p, calls, sizeof(calls) / sizeof(calls[0]), timeout_ms);
+	*reserved = calls[0].result == (int64_t)all.start.v;
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && !e; i++)
+		if (calls[i].result != (int64_t)calls[i].arg[0])
+			e = err__new(ERR_REFUSED, calls[i].result < 0 ? (int)-calls[i].result : 0, l->path, NULL,
+				     "the process could not map room for new code");
+	return e ? e : process__write(p, loaded__at(l, v->text), text, len);
+}
+
+static struct err *map_files(const struct process *p, const struct loaded *l, struct hand *h)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	size_t size;
+	uint64_t text_at;
+	struct stored stored = {0};
+	FREE_CLEANUP uint8_t *bytes = vapi_file__make(l->vapi, &size, &text_at);
+	FREE_CLEANUP char *id = elf_file__build_id(l->vapi);
+	const char *soname = strchr(l->vapi->soname, '/') ? "" : l->vapi->soname;
+	FREE_CLEANUP char *name = xasprintf("%s-%.16s-vapi", *soname ? soname : "library", id);
+	int64_t fd, ignored;
+	bool shared;
+	if (!bytes)
+		return err__new(ERR_SURGERY, 0, l->path, NULL, "the VAPI cannot be made");
+	TRY(store__put(name, bytes, size, &stored));
+	struct err *e = bring__open(p, h, &stored, bytes, size, "llu-vapi", &fd, &shared);
+	free(stored.path);
+	TRY(e);
+	e = bring__map(h, "map the VAPI", loaded__at(l, v->end), text_at - LLU_PAGE, PROT_READ, MAP_PRIVATE, (int)fd,
+		       LLU_PAGE);
+	if (!e) /* the same bytes as those that the hand runs on */
+		e = bring__map(h, "map the VAPI", loaded__at(l, v->text), align_up(v->text_end - v->text, LLU_PAGE),
+			       PROT_READ | PROT_EXEC, MAP_PRIVATE, (int)fd, text_at);
+	if (!e)
+		e = bring__map(h, "map the VAPI", loaded__at(l, v->table), v->scratch - v->table,
+			       PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const uint64_t arg[6] = {(uint64_t)fd};
+	struct err *closed = hand__call(h, SYS_close, arg, &ignored);
+	if (e) {
+		err__free(closed);
+		return e;
+	}
+	return closed;
+}
+
+static struct err *unmap(const struct process *p, const struct loaded *l, int timeout_ms)
+{
+	struct trange all = annex__range(l);
+	struct arch_batch_entry call = {.nr = SYS_munmap, .arg = {all.start.v, all.end.v - all.start.v}};
+	TRY(borrow__calls(p, &call, 1, timeout_ms));
+	return call.result == 0 ? NULL
+				: err__new(ERR_SYSTEM, (int)-call.result, l->path, NULL,
+					   "the process could not unmap what was mapped for new code");
+}
+
+static struct err *fill(const struct process *p, const struct loaded *l, int timeout_ms)
+{
+	struct hand_place place = loaded__hand_place(l);
+	taddr_t library = loaded__at(l, l->vapi->vapi.header + offsetof(struct vapi_header, library));
+	struct hand *h = NULL;
+	TRY(hand__raise(p, &place, timeout_ms, &h));
+	struct err *e = map_files(p, l, h);
+	hand__dismiss(h);
+	/* from now on it is known by this */
+	return e ? e : process__write(p, library, &l->bias.v, sizeof(l->bias.v));
+}
+
+struct err *annex__make(const struct process *p, struct loaded *l, int timeout_ms)
+{
+	bool reserved = false;
+	TRY(choose(p, l));
+	struct err *e = map_place(p, l, timeout_ms, &reserved);
+	if (!e)
+		e = fill(p, l, timeout_ms);
+	l->header = (struct vapi_header){.library = l->bias.v};
+	if (!e)
+		return NULL;
+	if (reserved && err__kind(e) != ERR_GONE)
+		err__free(unmap(p, l, timeout_ms)); /* where that fails, address space is lost, and nothing else */
+	l->shift = 0;
+	return e;
+}
+
+struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms)
+{
+	TRY(unmap(p, l, timeout_ms));
+	l->shift = 0;
+	return NULL;
+}

@@ -1,0 +1,34 @@
+/* The annex: the VAPI of a library that was loaded plain (image/unprepared.h), in a place of its own.
+ *
+ * What llusplit would have appended to the library lies somewhere within reach of its code's 32-bit distances, and is
+ * mapped when a process is updated for the first time:
+ *
+ *     reservation       the whole of it; by a borrowed thread (inject/borrow.h), as is what the hand needs: scratch, pads
+ *     R, RX             from a file in the store (image/vapi_file.h), the same for all processes; by the hand
+ *     table, header     anonymous
+ *     window            stays reservation
+ *
+ * It is found again by its file's name, and believed when its bytes are those that the library's file gives and its
+ * header names the library. Until the header is written nothing in the process refers to any of it.
+ */
+#ifndef LLU_REMAP_ANNEX_H
+#define LLU_REMAP_ANNEX_H
+
+#include "remap/discover.h"
+
+/* Finds the annex of the library at l->bias, with l->vapi made: sets l->shift, or leaves it 0 when there is none. */
+MUST_CHECK struct err *annex__find(const struct process *p, const struct mappings *maps, struct loaded *l);
+/* Could any mapping be of an annex? */
+bool annex__any(const struct mappings *maps);
+
+/* Makes one: sets l->shift. On an error nothing stays, if it can be taken back. Errors: as hand__raise(), and ERR_REFUSED
+ * when there is no room within reach. */
+MUST_CHECK struct err *annex__make(const struct process *p, struct loaded *l, int timeout_ms);
+/* Makes free address space of it again: l->shift is 0. Nobody may be in there, no hand either, and nothing may refer to
+ * it. */
+MUST_CHECK struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms);
+
+/* All of it. */
+struct trange annex__range(const struct loaded *l);
+
+#endif
