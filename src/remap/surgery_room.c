@@ -19,7 +19,7 @@ static bool is_vapis_own(const struct surgery *s)
 		return false;
 	for (size_t i = 0; i < s->plan->patches.n; i++) {
 		const struct patch *x = &s->plan->patches.items[i];
-		const uint8_t *p = elf_file__at(v, x->site, 4);
+		const uint8_t *p = elf_file__at(v->plain ? v->plain : v, x->site, 4);
 		int32_t value = (int32_t)(x->to - x->from);
 		if (!p || memcmp(p, &value, 4) != 0)
 			return false;

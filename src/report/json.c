@@ -88,6 +88,8 @@ static struct json_object *library(const struct target *target, const struct res
 		add_number(i, "size", r->places.image_len);
 		json_object_object_add(i, "shared", json_object_new_boolean(r->places.shared));
 		add_number(i, "pages_replaced", r->places.pages_replaced);
+		if (loaded__is_plain(r->library))
+			add_number(i, "entries", r->plan->jumps.n);
 		json_object_object_add(o, "image", i);
 		add_text(o, "old_code", r->old_code == OLD_CODE_GONE ? "gone" : "mapped");
 		add_text(o, "old_code_held_by", r->held_by);
