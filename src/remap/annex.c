@@ -42,28 +42,28 @@ bool annex__any(const struct mappings *maps)
 	return false;
 }
 
-/* Is it this library's, by its bytes and by its header? */
+static const Elf64_Phdr *segment_at(const struct elf_file *e, vaddr_t a)
+{
+	for (size_t i = 0; i < e->n_phdrs; i++)
+		if (e->phdrs[i].p_type == PT_LOAD && e->phdrs[i].p_vaddr == a)
+			return &e->phdrs[i];
+	return NULL;
+}
+
+/* Is it this library's, by its bytes and by its header? The unwind table is left out: it changes with the images. */
 static struct err *is_annex_of(const struct process *p, const struct loaded *l, const struct mapping *m, bool *out)
 {
 	const struct vapi_note *v = &l->vapi->vapi;
-	size_t len = v->text - v->end;
-	const uint8_t *want = elf_file__at(l->vapi, v->end, sizeof(Elf64_Nhdr));
+	const Elf64_Phdr *r = segment_at(l->vapi, v->end);
+	const uint8_t *want = r ? elf_file__at(l->vapi, r->p_vaddr, r->p_filesz) : NULL;
 	struct vapi_header h;
 	*out = false;
-	if (!want || m->range.end.v - m->range.start.v < sizeof(Elf64_Nhdr))
+	if (!want)
 		return NULL;
-	const Elf64_Phdr *r = NULL;
-	for (size_t i = 0; i < l->vapi->n_phdrs; i++)
-		if (l->vapi->phdrs[i].p_type == PT_LOAD && l->vapi->phdrs[i].p_vaddr == v->end)
-			r = &l->vapi->phdrs[i];
-	want = r ? elf_file__at(l->vapi, r->p_vaddr, r->p_filesz) : NULL;
-	if (!want || r->p_filesz > len || m->range.end.v - m->range.start.v < r->p_filesz)
-		return NULL;
-	FREE_CLEANUP uint8_t *have = xmalloc(r->p_filesz);
-	TRY(process__read(p, m->range.start, have, r->p_filesz));
-	/* the unwind table changes with the images */
-	size_t fixed = v->eh_frame_hdr && v->eh_frame_hdr - v->end < r->p_filesz ? v->eh_frame_hdr - v->end : r->p_filesz;
-	if (memcmp(want, have, fixed) != 0)
+	size_t len = v->eh_frame_hdr ? v->eh_frame_hdr - v->end : r->p_filesz;
+	FREE_CLEANUP uint8_t *have = xmalloc(len);
+	TRY(process__read(p, m->range.start, have, len));
+	if (memcmp(want, have, len) != 0)
 		return NULL;
 	TRY(process__read(p, taddr_add(m->range.start, v->header - v->end), &h, sizeof(h)));
 	*out = h.library == l->bias.v;

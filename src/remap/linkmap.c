@@ -14,7 +14,7 @@ enum { OBJECTS_MAX = 4096, NAMESPACES_MAX = 64 }; /* end lists that loop */
 #define BYTES_MAX (2ULL << 30)                    /* of the objects' files, which are all held at once */
 
 struct object {
-	taddr_t bias;
+	taddr_t at, bias;
 	unsigned space; /* namespace: 0 for the program's */
 	char *name;
 	bool opened;          /* `elf` is settled */
@@ -148,7 +148,7 @@ static struct err *read_namespace(const struct process *p, uint64_t first, unsig
 		char name[PATH_MAX];
 		TRY(process__read(p, taddr(next), &m, sizeof(m)));
 		read_name(p, taddr((uint64_t)(uintptr_t)m.l_name), name, sizeof(name));
-		struct object o = {.bias = taddr(m.l_addr), .space = space, .name = xstrdup(name)};
+		struct object o = {.at = taddr(next), .bias = taddr(m.l_addr), .space = space, .name = xstrdup(name)};
 		vec__push(out, o);
 		next = (uint64_t)(uintptr_t)m.l_next;
 	}
@@ -235,7 +235,7 @@ size_t linkmap__count(const struct linkmap *m)
 struct linkmap_object linkmap__object(const struct linkmap *m, size_t i)
 {
 	const struct object *o = &m->objects.items[i];
-	return (struct linkmap_object){o->bias, o->name, mappings__at(&m->maps, o->bias)};
+	return (struct linkmap_object){o->at, o->bias, o->name, mappings__at(&m->maps, o->bias)};
 }
 
 static size_t index_of(const struct linkmap *m, taddr_t bias)

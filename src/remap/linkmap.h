@@ -25,6 +25,7 @@ void linkmap__cleanup(struct linkmap **m);
 
 /* One object; both pointers live as long as the list. */
 struct linkmap_object {
+	taddr_t at; /* struct link_map */
 	taddr_t bias;
 	const char *name;              /* l_name; "" for the program */
 	const struct mapping *mapping; /* what is mapped at `bias`, or NULL */

@@ -10,6 +10,7 @@
 #include "remap/recover.h"
 #include "remap/retire.h"
 #include "remap/target_parts.h"
+#include "remap/unwinding.h"
 
 enum {
 	STOP_MS = 20,       /* for one thread to stop */
@@ -329,9 +330,11 @@ static void list_functions(const struct target *t, const struct group *g, functi
 
 /* What is exchanged while the process stands still. *committed says whether the new code is live, with an error too. */
 static struct err *exchange_frozen(struct target *t, const struct group *g, struct freeze *frozen, struct exchange *x,
-				   bool *committed)
+				   const struct unwinding *unwinding, bool *committed)
 {
 	struct err *e = still_ours(t, g);
+	if (!e && unwinding)
+		e = unwinding__tell(unwinding);
 	if (!e)
 		e = exchange__run(x, t->hand, committed);
 	struct freeze_stats threads;
@@ -348,14 +351,30 @@ static struct err *exchange_frozen(struct target *t, const struct group *g, stru
 	return e;
 }
 
+/* Before the freeze: what the loader is to be told of unprepared libraries. */
+static struct err *prepare_unwinding(struct target *t, const struct group *g, struct unwinding **out)
+{
+	FREE_CLEANUP const struct loaded **plain = xcalloc(g->n, sizeof(void *));
+	size_t n = 0;
+	*out = NULL;
+	for (size_t i = 0; i < g->n; i++)
+		if (loaded__is_plain(target__member(t, g, i)->library))
+			plain[n++] = target__member(t, g, i)->library;
+	return n ? unwinding__prepare(t->process, plain, n, t->hand, out) : NULL;
+}
+
 static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
 				       struct exchange *x, bool *committed)
 {
 	trange_list inside = {0};
 	function_list functions = {0};
 	struct freeze *frozen = NULL;
+	struct unwinding *unwinding;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
+	TRY(prepare_unwinding(t, g, &unwinding));
 	list_live_ranges(t, g, &inside);
+	if (unwinding)
+		vec__push(&inside, unwinding__loader(unwinding));
 	list_functions(t, g, &functions);
 	struct freeze_options f = {.inside = inside.items,
 				   .n_inside = inside.n,
@@ -370,7 +389,8 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 	if (!e)
 		e = freeze__begin(t->process, &f, &frozen);
 	if (!e)
-		e = exchange_frozen(t, g, frozen, x, committed);
+		e = exchange_frozen(t, g, frozen, x, unwinding, committed);
+	unwinding__free(unwinding);
 	vec__free(&inside);
 	vec__free(&functions);
 	return e;

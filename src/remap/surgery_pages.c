@@ -136,13 +136,14 @@ static struct err *shadow_unwind_table(struct surgery *s)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
 	unwind_rows old = {0}, rows = {0};
-	if (!v->eh_frame_hdr || s->l->vapi->plain || (s->mapped && !s->code_only))
+	if (!v->eh_frame_hdr || (s->mapped && !s->code_only))
 		return NULL;
 	struct err *err = read_rows(s, &old);
 	for (size_t i = 0; !err && i < old.n; i++) {
 		vaddr_t start = old.items[i].start;
 		bool own = start < v->end;
-		bool keep = own ? s->l->header.own_code == VAPI_OWN_MAPPED : start < v->window;
+		/* a plain library has a table of its own for its own code */
+		bool keep = own ? s->l->header.own_code == VAPI_OWN_MAPPED && !s->l->vapi->plain : start < v->window;
 		for (size_t k = 0; k < VAPI_IMAGES_MAX && !keep; k++) {
 			const struct vapi_image *m = &s->l->header.image[k];
 			keep = m->state == VAPI_IMAGE_MAPPED && start - m->base < m->len;
@@ -163,8 +164,10 @@ static struct err *shadow_unwind_table(struct surgery *s)
 	struct shadow *x = NULL;
 	if (!err)
 		err = add_shadow(s, v->eh_frame_hdr, align_up(size, LLU_PAGE), false, &x);
+	/* who looks up rows does not ask for the section (LSB 5.0, 10.6.2); it must be within reach */
+	const char *section = s->l->vapi->plain ? ".llu.eh_frame" : ".eh_frame";
 	if (!err)
-		unwind_table__write(x->content, v->eh_frame_hdr, elf_file__section(s->l->vapi, ".eh_frame")->h.sh_addr,
+		unwind_table__write(x->content, v->eh_frame_hdr, elf_file__section(s->l->vapi, section)->h.sh_addr,
 				    &rows);
 	vec__free(&old);
 	vec__free(&rows);

@@ -1,18 +1,34 @@
 /* Unwinding through the new code of an unprepared library.
  *
- * Unwinders ask the dynamic loader which object an address belongs to (_dl_find_object(3)). An annex belongs to none, so
- * a stack cannot be unwound through its functions: an exception ends the program there, and the destructors of
- * frames further out are passed over when a thread is cancelled or ends by pthread_exit(3). Both matter only where frames
- * have something to do when they are unwound, which their object's .gcc_except_table says (Itanium C++ ABI:
- * Exception Handling, 1.5). The C library has one too; what it does there is to free memory and to reset a
- * pthread_once_t.
+ * Unwinders ask the dynamic loader which object an address belongs to (_dl_find_object(3), glibc 2.35). An annex belongs
+ * to none, so a stack could not be unwound through its functions: an exception would end the program there. So the
+ * loader is told. It keeps an array of the objects that are never unloaded, in the order of addresses, which it does
+ * not change after the program has started (glibc, elf/dl-find_object.c: _dlfo_nodelete_mappings, its size, its
+ * end; each in memory that is read-only after relocation). These three words are led to arrays of ours in the annex:
+ *
+ *     pointer -> A      a copy, with entries behind its end that no address is in
+ *     size + n          now those count
+ *     pointer -> B      the same with n annexes in their places instead
+ *
+ * in a freeze in which nobody is in the dynamic loader. Each step leaves the array right, so the tool may be killed in
+ * between. Where the words are is found by what they lead to: each entry must name an object of the loader's list.
  */
 #ifndef LLU_REMAP_UNWINDING_H
 #define LLU_REMAP_UNWINDING_H
 
-#include "remap/linkmap.h"
+#include "remap/discover.h"
 
-/* ERR_REFUSED when an object of the process has such a table, or it cannot be told. */
-MUST_CHECK struct err *unwinding__check(const struct process *p, const struct linkmap *map);
+struct unwinding;
+
+/* Writes the arrays for the annexes of `n` libraries, into that of the first, with a hand in the process; nobody uses
+ * them yet. *out is NULL when the loader has been told of all of them before. ERR_REFUSED where its words are not found (a
+ * glibc before 2.35, or another one). */
+MUST_CHECK struct err *unwinding__prepare(const struct process *p, const struct loaded *const *l, size_t n,
+					  struct hand *h, struct unwinding **out);
+/* The loader's code, which nobody may be in. */
+struct trange unwinding__loader(const struct unwinding *u);
+/* Tells the loader, in a freeze. ERR_RETRY when the words have changed. */
+MUST_CHECK struct err *unwinding__tell(const struct unwinding *u);
+void unwinding__free(struct unwinding *u);
 
 #endif

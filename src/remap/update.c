@@ -6,7 +6,6 @@
 #include "base/printable.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
-#include "remap/unwinding.h"
 
 /* ---- results ---- */
 
@@ -162,15 +161,6 @@ static void refuse_member(const struct target *t, const struct group *g, int i, 
 	err__free(e);
 }
 
-static struct err *check_unwinding(const struct target *t, const struct result *r, const struct linkmap *map,
-				   const struct err *no_map)
-{
-	if (!loaded__is_plain(r->library))
-		return NULL;
-	return map ? unwinding__check(t->process, map)
-		   : err__new(ERR_REFUSED, 0, NULL, NULL, "%s", no_map ? err__text(no_map) : "it has no loader's list");
-}
-
 /* What must be true of all of a group together, beyond each one's plan. `map` is NULL, and `no_map` says why, where the
  * loader's list cannot be read: then only who has new imports depends on it. */
 static void judge_group(const struct target *t, const struct group *g, struct linkmap *map, const struct err *no_map)
@@ -181,11 +171,6 @@ static void judge_group(const struct target *t, const struct group *g, struct li
 	for (size_t i = 0; i < g->n && map && target__group_pending(t, g); i++)
 		refuse_member(t, g, (int)i, "dependency",
 			      group__check_plain(t->process, map, &t->libraries, target__member(t, g, i)->library));
-	for (size_t i = 0; i < g->n && target__group_pending(t, g); i++)
-		refuse_member(t, g, (int)i, "unwinding",
-			      check_unwinding(t, target__member(t, g, i), map, no_map));
-	if (!target__group_pending(t, g))
-		return;
 	if (no_map && target__any_imports(t, g)) {
 		target__group_failed(t, g, no_map, TARGET_ALL_ALIKE);
 		return;
