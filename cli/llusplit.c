@@ -71,9 +71,9 @@ static struct err *as_split(struct elf_file **e, bool unprepared)
 	if ((*e)->split)
 		return NULL;
 	if (unprepared) {
-		struct elf_file *plain = *e;
-		*e = NULL;
-		return unprepared__vapi(plain, e);
+		TRY(unprepared__vapi(*e, &split));
+		*e = split;
+		return NULL;
 	}
 	TRY(split__make(*e, &opt, &out, &size));
 	TRY(elf_file__read_memory(out, size, (*e)->path, &split));

@@ -17,9 +17,7 @@ struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out)
 	struct err *e = split__make(plain, &opt, &bytes, &size);
 	if (!e)
 		e = elf_file__read_memory(bytes, size, plain->path, out);
-	if (e)
-		elf_file__free(plain);
-	else
+	if (!e)
 		(*out)->plain = plain;
 	return e;
 }

@@ -19,8 +19,8 @@
 
 #include "image/planner.h"
 
-/* The VAPI of a plain library, which it takes over, in an error too. The caller frees it. ERR_REFUSED when it cannot be
- * made (split.h). */
+/* The VAPI of a plain library, which it takes over unless there is an error. The caller frees it. ERR_REFUSED when it
+ * cannot be made (split.h). */
 MUST_CHECK struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out);
 
 /* For a plan with references rebound: which functions move; references to the others are bound to their old places.

@@ -100,7 +100,7 @@ static bool is_free(const struct mappings *maps, uint64_t start, uint64_t len)
 
 /* Below the library, at distances that are the same in many processes, so that they share the image's file; else
  * right below any mapping within reach, with a page between. Never above: stacks grow there. */
-static struct err *choose(const struct process *p, struct loaded *l)
+struct err *annex__choose(const struct process *p, struct loaded *l)
 {
 	struct mappings maps;
 	uint64_t len = length(l), end = l->bias.v + l->vapi->vapi.end, found = 0;
@@ -191,13 +191,12 @@ static struct err *map_files(const struct process *p, const struct loaded *l, st
 	return closed;
 }
 
-static struct err *unmap(const struct process *p, const struct loaded *l, int timeout_ms)
+static struct err *unmap(const struct process *p, struct trange r, int timeout_ms)
 {
-	struct trange all = annex__range(l);
-	struct arch_batch_entry call = {.nr = SYS_munmap, .arg = {all.start.v, all.end.v - all.start.v}};
+	struct arch_batch_entry call = {.nr = SYS_munmap, .arg = {r.start.v, r.end.v - r.start.v}};
 	TRY(borrow__calls(p, &call, 1, timeout_ms));
 	return call.result == 0 ? NULL
-				: err__new(ERR_SYSTEM, (int)-call.result, l->path, NULL,
+				: err__new(ERR_SYSTEM, (int)-call.result, process__name(p), NULL,
 					   "the process could not unmap what was mapped for new code");
 }
 
@@ -216,7 +215,6 @@ static struct err *fill(const struct process *p, const struct loaded *l, int tim
 struct err *annex__make(const struct process *p, struct loaded *l, int timeout_ms)
 {
 	bool reserved = false;
-	TRY(choose(p, l));
 	struct err *e = map_place(p, l, timeout_ms, &reserved);
 	if (!e)
 		e = fill(p, l, timeout_ms);
@@ -224,14 +222,38 @@ struct err *annex__make(const struct process *p, struct loaded *l, int timeout_m
 	if (!e)
 		return NULL;
 	if (reserved && err__kind(e) != ERR_GONE)
-		err__free(unmap(p, l, timeout_ms)); /* where that fails, address space is lost, and nothing else */
+		err__free(unmap(p, annex__range(l), timeout_ms)); /* where that fails, address space is lost, and nothing else */
 	l->shift = 0;
 	return e;
 }
 
 struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms)
 {
-	TRY(unmap(p, l, timeout_ms));
+	TRY(unmap(p, annex__range(l), timeout_ms));
 	l->shift = 0;
 	return NULL;
+}
+
+/* Anonymous or of our store, without a gap, and with the very ends: then it is what was reserved there. */
+static bool is_ours(const struct mappings *maps, struct trange r)
+{
+	uint64_t at = r.start.v;
+	for (size_t i = 0; i < maps->n; i++) {
+		const struct mapping *m = &maps->items[i];
+		if (m->range.end.v <= r.start.v || m->range.start.v >= r.end.v)
+			continue;
+		if (m->range.start.v != at || m->shared || (m->inode && !strstr(m->path, "-vapi")))
+			return false;
+		at = m->range.end.v;
+	}
+	return at == r.end.v;
+}
+
+struct err *annex__clear(const struct process *p, struct trange r, int timeout_ms)
+{
+	struct mappings maps;
+	TRY(process__maps(p, &maps));
+	bool ours = is_ours(&maps, r);
+	mappings__free(&maps);
+	return ours ? unmap(p, r, timeout_ms) : NULL;
 }

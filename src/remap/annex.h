@@ -21,12 +21,17 @@ MUST_CHECK struct err *annex__find(const struct process *p, const struct mapping
 /* Could any mapping be of an annex? */
 bool annex__any(const struct mappings *maps);
 
-/* Makes one: sets l->shift. On an error nothing stays, if it can be taken back. Errors: as hand__raise(), and ERR_REFUSED
- * when there is no room within reach. */
+/* Chooses the place of a new one: sets l->shift. ERR_REFUSED: no room within reach. */
+MUST_CHECK struct err *annex__choose(const struct process *p, struct loaded *l);
+/* Makes it there. On an error nothing stays, if it can be taken back, and l->shift is 0. Errors: as hand__raise(). */
 MUST_CHECK struct err *annex__make(const struct process *p, struct loaded *l, int timeout_ms);
 /* Makes free address space of it again: l->shift is 0. Nobody may be in there, no hand either, and nothing may refer to
  * it. */
 MUST_CHECK struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms);
+
+/* Takes away what a tool that died has left at `r`, where it was about to make one, and that is not known as an annex.
+ * Nothing happens where anything else is mapped. */
+MUST_CHECK struct err *annex__clear(const struct process *p, struct trange r, int timeout_ms);
 
 /* All of it. */
 struct trange annex__range(const struct loaded *l);

@@ -366,32 +366,42 @@ static bool is_no_library(const struct elf_file *e)
 	return !*e->soname || e->program || strncmp(e->soname, "ld-linux", 8) == 0;
 }
 
-/* Makes l->vapi of l->plain; a library of which none can be made is one that is refused. */
-static void make_vapi(struct loaded *l, struct elf_file *plain)
+/* *library: l->vapi is its file, so far. */
+static struct err *open_plain(const struct process *p, const struct mapping *m, struct loaded *l, bool *library)
 {
-	struct elf_file *vapi;
+	CLOSE_CLEANUP int fd = -1;
+	l->bias = m->range.start;
+	l->path = xstrdup(m->path);
+	TRY(process__open_mapped(p, m, &fd));
+	TRY(elf_file__read_fd(fd, m->path, &l->vapi));
+	l->live = l->vapi;
+	*library = !is_no_library(l->vapi) && !l->vapi->split;
+	return NULL;
+}
+
+/* Makes the VAPI of the library's file; a library of which none can be made is one that is refused. */
+static void make_vapi(struct loaded *l)
+{
+	struct elf_file *plain = l->vapi, *vapi = NULL;
 	ERR_CLEANUP struct err *e = starts_at_0(plain, l->path);
 	if (!e && !plain->build_id_len)
 		e = err__new(ERR_REFUSED, 0, l->path, NULL, "the library has no build-id");
 	if (!e)
 		e = unprepared__vapi(plain, &vapi);
-	l->vapi = e ? plain : vapi;
-	l->no_vapi = e ? xstrdup(err__text(e)) : NULL;
+	if (e)
+		l->no_vapi = xstrdup(err__text(e));
+	else
+		l->vapi = l->live = vapi;
 }
 
 /* *keep: is it one to be listed? */
 static struct err *read_plain(const struct process *p, const struct mappings *maps, const struct mapping *m,
 			      enum discover_what what, struct loaded *l, bool *keep)
 {
-	CLOSE_CLEANUP int fd = -1;
-	struct elf_file *plain;
-	l->bias = m->range.start;
-	l->path = xstrdup(m->path);
+	bool library;
 	*keep = false;
-	TRY(process__open_mapped(p, m, &fd));
-	TRY(elf_file__read_fd(fd, m->path, &plain));
-	l->vapi = l->live = plain;
-	if (is_no_library(plain) || plain->split)
+	TRY(open_plain(p, m, l, &library));
+	if (!library)
 		return NULL;
 	if (!annex__any(maps)) {
 		if (what == DISCOVER_ALL)
@@ -399,8 +409,7 @@ static struct err *read_plain(const struct process *p, const struct mappings *ma
 		if (!l->outdated)
 			return NULL;
 	}
-	make_vapi(l, plain);
-	l->live = l->vapi;
+	make_vapi(l);
 	if (!l->no_vapi)
 		TRY(annex__find(p, maps, l));
 	if (l->shift) {
@@ -412,6 +421,26 @@ static struct err *read_plain(const struct process *p, const struct mappings *ma
 		look_at_next(p, l);
 	*keep = l->shift || l->outdated;
 	return NULL;
+}
+
+/* As far as discover__vapis() wants to know. *keep: it has an annex. */
+static struct err *read_annexed(const struct process *p, const struct mappings *maps, const struct mapping *m,
+				struct loaded *l, bool *keep)
+{
+	bool library;
+	*keep = false;
+	TRY(open_plain(p, m, l, &library));
+	if (!library)
+		return NULL;
+	make_vapi(l);
+	if (l->no_vapi)
+		return NULL;
+	TRY(annex__find(p, maps, l));
+	*keep = l->shift != 0;
+	if (!*keep)
+		return NULL;
+	TRY(check_vapi(p, l, maps));
+	return read_header(p, l);
 }
 
 static bool is_listed(const loaded_list *l, taddr_t bias)
@@ -513,6 +542,36 @@ struct err *discover__libraries(const struct process *p, enum discover_what what
 	return err;
 }
 
+/* Takes a library that was read into the list, or the error to *problem, if it is the first. */
+static void take(struct loaded *l, bool keep, struct err *e, loaded_list *out, struct err **problem)
+{
+	if (!e && keep) {
+		vec__push(out, *l);
+		return;
+	}
+	loaded__free(l);
+	if (*problem)
+		err__free(e);
+	else
+		*problem = e;
+}
+
+static void add_annexed(const struct process *p, const struct mappings *maps, loaded_list *out, struct err **problem)
+{
+	LINKMAP_CLEANUP struct linkmap *list = NULL;
+	ERR_CLEANUP struct err *unknown = annex__any(maps) ? linkmap__read(p, &list) : NULL;
+	for (size_t i = 0; list && i < linkmap__count(list); i++) {
+		struct linkmap_object o = linkmap__object(list, i);
+		struct loaded l = {0};
+		bool keep = false;
+		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
+		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias))
+			continue;
+		struct err *e = read_annexed(p, maps, m, &l, &keep);
+		take(&l, keep, e, out, problem);
+	}
+}
+
 struct err *discover__vapis(const struct process *p, loaded_list *out, struct err **problem)
 {
 	struct mappings maps;
@@ -526,16 +585,9 @@ struct err *discover__vapis(const struct process *p, loaded_list *out, struct er
 			continue;
 		if (!err)
 			err = read_vapi(p, &maps, &maps.items[i], &l);
-		if (!err) {
-			vec__push(out, l);
-			continue;
-		}
-		loaded__free(&l);
-		if (*problem)
-			err__free(err);
-		else
-			*problem = err;
+		take(&l, true, err, out, problem);
 	}
+	add_annexed(p, &maps, out, problem);
 	mappings__free(&maps);
 	return NULL;
 }

@@ -49,6 +49,7 @@ void journal__free(struct journal *j)
 		free(l->path);
 	}
 	vec__free(&j->libraries);
+	vec__free(&j->annexes);
 	free(j->name);
 	free(j);
 }
@@ -106,6 +107,9 @@ static char *text_of(const struct journal *j, size_t *size)
 	fprintf(f, "\nstep %s\n", step_names[j->step]);
 	for (size_t i = 0; i < j->libraries.n; i++)
 		put_library(f, &j->libraries.items[i]);
+	for (size_t i = 0; i < j->annexes.n; i++)
+		fprintf(f, "annex 0x%" PRIx64 " 0x%" PRIx64 "\n", j->annexes.items[i].start.v,
+			j->annexes.items[i].end.v);
 	if (j->step == JOURNAL_EXCHANGE)
 		put_pages(f, j);
 	fclose(f);
@@ -267,6 +271,17 @@ static bool parse_library(char *line, struct journal *j)
 	return true;
 }
 
+static bool parse_annex(char *line, struct journal *j)
+{
+	char *w[2];
+	uint64_t n[2];
+	if (j->annexes.n == LIBRARIES_MAX || split(line, "annex", w, 2) != 2 || !numbers(w, n, 2) || !pages(n[0]) ||
+	    !pages(n[1]) || n[0] >= n[1])
+		return false;
+	vec__push(&j->annexes, (struct trange){taddr(n[0]), taddr(n[1])});
+	return true;
+}
+
 static bool parse_move(char *line, struct journal *j)
 {
 	char *w[4];
@@ -307,6 +322,7 @@ static bool parse(struct reader *r, struct journal *j)
 		any_pages = !strncmp(line, "pages ", 6);
 		ok = any_pages                       ? parse_pages(r, line, j)
 		     : !strncmp(line, "library ", 8) ? parse_library(line, j)
+		     : !strncmp(line, "annex ", 6)   ? parse_annex(line, j)
 						     : parse_move(line, j);
 	}
 	return ok && r->at == r->end && any_pages == (j->step == JOURNAL_EXCHANGE);

@@ -57,6 +57,7 @@ struct journal {
 	char *name; /* of the target */
 	enum journal_step step;
 	VEC(struct journal_library) libraries; /* in the order of the exchange */
+	VEC(struct trange) annexes;            /* where room is made beside unprepared libraries (annex.h) */
 };
 
 /* An empty one, by this tool. The caller releases it with journal__free(). */

@@ -51,6 +51,11 @@ static struct err *write_journal(struct target *t, const struct group *g, enum j
 			if (s)
 				surgery__record(s, of == g && step != JOURNAL_PREPARE, j);
 		}
+	for (size_t i = 0; i < t->libraries.n; i++) {
+		const struct loaded *l = &t->libraries.items[i];
+		if (l->shift && l->header.generation == 0)
+			vec__push(&j->annexes, annex__range(l));
+	}
 	struct err *e = journal__write(j);
 	journal__free(j);
 	t->journal = t->journal || !e;
@@ -92,12 +97,20 @@ static struct err *await_other_hands(const struct target *t, unsigned timeout_s)
 }
 
 /* The first update of an unprepared library needs room; one that came to nothing gives it back. */
-static struct err *make_annexes(const struct target *t, const struct group *g, unsigned timeout_s, int *at_fault)
+static struct err *make_annexes(struct target *t, const struct group *g, unsigned timeout_s, int *at_fault)
 {
 	for (size_t i = 0; i < g->n; i++) {
+		struct loaded *l = target__member(t, g, i)->library;
 		*at_fault = (int)i;
-		if (!loaded__has_vapi(target__member(t, g, i)->library))
-			TRY(annex__make(t->process, target__member(t, g, i)->library, (int)timeout_s * 1000));
+		if (loaded__has_vapi(l))
+			continue;
+		TRY(annex__choose(t->process, l));
+		struct err *e = write_journal(t, g, JOURNAL_PREPARE);
+		if (e) {
+			l->shift = 0;
+			return e;
+		}
+		TRY(annex__make(t->process, l, (int)timeout_s * 1000));
 	}
 	*at_fault = TARGET_ALL_ALIKE;
 	return NULL;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "remap/annex.h"
 #include "remap/lock.h"
 #include "remap/recover_parts.h"
 #include "remap/retire.h"
@@ -295,11 +296,36 @@ static void discharge(struct patient *x)
 	loaded_list__free(&x->libraries);
 }
 
+/* Room that a dead tool was making beside libraries, and had not finished. */
+static struct err *clear_annexes(struct patient *x)
+{
+	for (size_t i = 0; x->journal && i < x->journal->annexes.n; i++) {
+		struct trange r = x->journal->annexes.items[i];
+		bool known = false;
+		for (size_t k = 0; k < x->libraries.n; k++)
+			known = known || annex__range(&x->libraries.items[k]).start.v == r.start.v;
+		if (!known)
+			TRY(annex__clear(x->p, r, TIMEOUT_MS));
+	}
+	return NULL;
+}
+
+static struct err *check_annexes(struct patient *x)
+{
+	struct err *problem = NULL;
+	loaded_list__free(&x->libraries);
+	TRY(discover__vapis(x->p, &x->libraries, &problem));
+	err__free(problem);
+	return clear_annexes(x);
+}
+
 struct err *recover__check(const struct process *p)
 {
 	struct patient x = {.p = p, .journal = journal__of(process__pid(p), process__start_time(p))};
 	bool needed = x.journal && x.journal->step == JOURNAL_EXCHANGE;
 	struct err *e = needed ? check_journal(&x) : NULL;
+	if (!e && x.journal && x.journal->annexes.n)
+		e = check_annexes(&x);
 	discharge(&x);
 	return e;
 }
@@ -367,6 +393,7 @@ static struct err *recover(struct patient *x)
 	for (size_t i = 0; i < x->libraries.n; i++)
 		fates[i] = fate_of(x, &x->libraries.items[i]);
 	TRY(settle_exchange(x, fates));
+	TRY(clear_annexes(x));
 	for (size_t i = 0; i < x->libraries.n; i++)
 		TRY(clear_library(x, &x->libraries.items[i]));
 	for (size_t i = 0; i < x->libraries.n; i++) {

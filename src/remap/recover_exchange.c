@@ -315,11 +315,12 @@ static struct err *live_ranges(const struct process *p, const part_list *parts, 
 	for (size_t i = 0; i < parts->n; i++) {
 		const struct loaded *l = parts->items[i].l;
 		const struct vapi_image *image = loaded__live_image(l);
-		vaddr_t start = image ? image->base : 0, end = image ? image->base + image->len : l->vapi->vapi.end;
+		struct trange r = loaded__own(l);
+		if (image)
+			r = (struct trange){loaded__at(l, image->base), loaded__at(l, image->base + image->len)};
 		for (size_t k = 0; k < maps.n && *n < RANGES_MAX; k++) {
 			const struct mapping *m = &maps.items[k];
-			if ((m->prot & PROT_EXEC) && m->range.start.v >= loaded__at(l, start).v &&
-			    m->range.end.v <= loaded__at(l, end).v)
+			if ((m->prot & PROT_EXEC) && m->range.start.v >= r.start.v && m->range.end.v <= r.end.v)
 				out[(*n)++] = m->range;
 		}
 	}
@@ -340,6 +341,8 @@ static struct err *freeze_and_settle(const struct process *p, part_list *parts, 
 	struct trange inside[RANGES_MAX];
 	struct freeze_options opt = {.inside = inside, .stop_ms = STOP_MS};
 	struct freeze *frozen;
+	for (size_t i = 0; i < parts->n; i++) /* code is written to: nobody may run it */
+		opt.strict = opt.strict || parts->items[i].l->vapi->plain;
 	if (empty)
 		TRY(live_ranges(p, parts, inside, &opt.n_inside));
 	TRY(freeze__begin(p, &opt, &frozen));
