@@ -33,7 +33,7 @@ typedef VEC(pid_t) pid_list;
 typedef VEC(struct report_target) target_list;
 
 struct options {
-	bool preview, all, json, strict, require_proof;
+	bool preview, all, json, strict, require_proof, split_only;
 	pid_list pids, except;
 	unsigned tries, timeout_s;
 	int delay_s; /* -1: not said */
@@ -45,7 +45,7 @@ static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "       llvupdate -p 'PID PID...' [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
 			    "       llvupdate -a [-e 'PID PID...'] [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
 			    "\n"
-			    "Brings the new code of updated LLU-capable libraries into running processes.\n"
+			    "Brings the new code of updated libraries into running processes.\n"
 			    "  -P, --preview        say which processes run old code; change nothing\n"
 			    "  -p, --pids PIDS      update these processes\n"
 			    "  -a, --all            update all processes\n"
@@ -55,6 +55,7 @@ static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "  -l, --log FILE       log file (/var/log/liveupdate/llvupdlog)\n"
 			    "      --delay S        count-down before it begins (10 on a terminal, else 0)\n"
 			    "      --strict         stop sleeping threads too\n"
+			    "      --split-only     leave processes alone that were not prepared by llusplit\n"
 			    "      --require-proof  only debug information will do for the layout of objects\n"
 			    "      --overrule FILE  pairs of builds whose layout the administrator answers for\n"
 			    "                       (" OVERRULE_FILE ")\n"
@@ -98,7 +99,7 @@ static int wrong(const char *what)
 /* -1: go on; else the exit code. */
 static int parse(int argc, char **argv, struct options *o)
 {
-	enum { OPT_DELAY = 256, OPT_STRICT, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_DELAY = 256, OPT_STRICT, OPT_SPLIT_ONLY, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option long_options[] = {
 	    {"preview", no_argument, NULL, 'P'},
 	    {"pids", required_argument, NULL, 'p'},
@@ -109,6 +110,7 @@ static int parse(int argc, char **argv, struct options *o)
 	    {"log", required_argument, NULL, 'l'},
 	    {"delay", required_argument, NULL, OPT_DELAY},
 	    {"strict", no_argument, NULL, OPT_STRICT},
+	    {"split-only", no_argument, NULL, OPT_SPLIT_ONLY},
 	    {"require-proof", no_argument, NULL, OPT_PROOF},
 	    {"overrule", required_argument, NULL, OPT_OVERRULE},
 	    {"json", no_argument, NULL, OPT_JSON},
@@ -155,6 +157,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case OPT_STRICT:
 			o->strict = true;
+			break;
+		case OPT_SPLIT_ONLY:
+			o->split_only = true;
 			break;
 		case OPT_PROOF:
 			o->require_proof = true;
@@ -400,7 +405,8 @@ static int run(const struct options *o)
 	target_list list = {0};
 	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
 	struct plan_cache *plans = plan_cache__open(NULL);
-	const struct plan_options opt = {.require_proof = o->require_proof, .overrules = overrules, .plans = plans};
+	const struct plan_options opt = {
+	    .require_proof = o->require_proof, .split_only = o->split_only, .overrules = overrules, .plans = plans};
 	for (size_t i = 0; i < o->pids.n; i++)
 		add_target(&list, o->pids.items[i], true, &opt);
 	if (o->pids.n == 0)

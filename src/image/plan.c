@@ -444,6 +444,14 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	p->match = match__make(p->live_code, p->next_code);
 	count_functions(p);
 	check_identity(&x);
+	if (vapi->plain && live != vapi)
+		err = code__analyse(vapi, &x.vapi_code);
+	else if (vapi->plain)
+		x.vapi_code = p->live_code;
+	if (err) {
+		plan__free(p);
+		return err;
+	}
 	if (p->refusals.n == 0) { /* comparing different libraries yields nothing but noise */
 		struct symbol_index old = symbol_index__make(vapi), new = symbol_index__make(next);
 		check_code(&x);
@@ -463,6 +471,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		free(new.items);
 	}
 	list_successions(p);
+	if (x.vapi_code != p->live_code)
+		code__free(x.vapi_code);
 	put_tools_away(p);
 	vec__free(&x.state);
 	vec__free(&x.live_state);

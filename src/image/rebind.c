@@ -556,6 +556,24 @@ static void rebind_state(struct planner *x, const struct ref *r)
 	add_patch(x, r->site, r->end, home);
 }
 
+/* The loaded library's own PLT entry for the IFUNC that next's entry at `at` is for; where there are no stubs, its
+ * address is the function's. */
+static vaddr_t plt_entry(const struct planner *x, vaddr_t at)
+{
+	enum { STEP = 8 }; /* entries are of 8 or 16 bytes (psABI 5.2) */
+	const struct elf_reloc *r = code__plt_reloc(x->p->next_code, at);
+	vaddr_t got = r->type == R_X86_64_IRELATIVE ? ifunc_got(x, elf_file__behind_stub(x->p->next, (vaddr_t)r->addend)) : 0;
+	for (size_t i = 0; got && i < x->vapi_code->functions.n; i++) {
+		const struct function *f = &x->vapi_code->functions.items[i];
+		for (vaddr_t a = f->start; f->plt && a < f->end; a += STEP) {
+			const struct elf_reloc *o = code__plt_reloc(x->vapi_code, a);
+			if (o && o->where == got)
+				return a;
+		}
+	}
+	return 0;
+}
+
 static void rebind_code_address(struct planner *x, const struct ref *r)
 {
 	const struct code *c = x->p->next_code;
@@ -563,13 +581,14 @@ static void rebind_code_address(struct planner *x, const struct ref *r)
 	const struct function *f = code__function_at(c, target);
 	const struct vapi_slot *slot = elf_file__slot_at(c->elf, r->target);
 	const struct elf_reloc *ifunc = code__plt_reloc(c, target);
-	vaddr_t own_ifunc = 0;
+	vaddr_t own_ifunc = 0, own_entry;
 	if (slot && (slot->flags & VAPI_SLOT_IFUNC))
 		own_ifunc = ifunc_stub(x, slot->function);
 	else if (ifunc && ifunc->type == R_X86_64_IRELATIVE)
 		own_ifunc = ifunc_stub(x, elf_file__behind_stub(c->elf, (vaddr_t)ifunc->addend));
-	if (own_ifunc) {
-		add_patch(x, r->site, r->end, own_ifunc);
+	own_entry = x->vapi_code && ifunc ? plt_entry(x, r->target) : 0;
+	if (own_ifunc || own_entry) {
+		add_patch(x, r->site, r->end, own_ifunc ? own_ifunc : own_entry);
 	} else if (f && f->start == target && !f->plt && !f->signal_frame) {
 		vaddr_t stub = rebind__stub(x, target);
 		if (stub)

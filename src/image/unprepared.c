@@ -68,10 +68,10 @@ static bool same_plt_entry(const struct comparison *c, vaddr_t a, vaddr_t b)
 static bool same_place_of_code(const struct comparison *c, vaddr_t a, vaddr_t b)
 {
 	const struct function *fa = code__function_at(c->a, a), *fb = code__function_at(c->b, b);
+	if (fa && fb && (fa->plt || fb->plt))
+		return fa->plt && fb->plt && same_plt_entry(c, a, b);
 	if (!fa || !fb || a - fa->start != b - fb->start)
 		return false;
-	if (fa->plt || fb->plt)
-		return fa->plt && fb->plt && same_plt_entry(c, a, b);
 	return c->m->a_to_b[index_of(c->a, fa)] == (int32_t)index_of(c->b, fb);
 }
 
@@ -166,8 +166,20 @@ static bool same_jump_table(const struct comparison *c, vaddr_t a, vaddr_t b)
 	return n > 0;
 }
 
+/* The address of an IFUNC of the library's own: a stub in the VAPI's file, and the PLT entry in next, which is bound to
+ * the loaded library's. */
+static bool same_ifunc(const struct comparison *c, const struct vapi_slot *slot, vaddr_t to_b)
+{
+	const struct elf_reloc *r = code__plt_reloc(c->b, to_b);
+	return r && r->type == R_X86_64_IRELATIVE &&
+	       c->x->p->slots[slot - c->a->elf->slots] == elf_file__behind_stub(c->b->elf, (vaddr_t)r->addend);
+}
+
 static bool same_reference(const struct comparison *c, const struct ref *ra, const struct ref *rb)
 {
+	const struct vapi_slot *slot = elf_file__slot_at(c->a->elf, ra->target);
+	if (slot && (slot->flags & VAPI_SLOT_IFUNC))
+		return ra->kind == rb->kind && ra->size == rb->size && same_ifunc(c, slot, rb->target);
 	vaddr_t to_a = elf_file__behind_stub(c->a->elf, ra->target);
 	vaddr_t to_b = elf_file__behind_stub(c->b->elf, rb->target);
 	bool code_a = elf_file__is_code(c->a->elf, to_a), code_b = elf_file__is_code(c->b->elf, to_b);
@@ -278,13 +290,28 @@ static void list_reachable(const struct comparison *c, bool *reachable)
 	}
 }
 
-/* Where the jump goes; 0 when there is no room for it. */
+/* Is this byte padding between functions, which nobody reads or runs? */
+static bool is_padding(const struct code *c, vaddr_t a, const struct elf_section *of)
+{
+	if (code__function_at(c, a) || elf_file__section_at(c->elf, a) != of)
+		return false;
+	for (size_t i = 0; i < c->data.n; i++)
+		if (a >= c->data.items[i].start && a < c->data.items[i].end)
+			return false;
+	return true;
+}
+
+/* Where the jump goes; 0 when there is no room for it, not with the padding behind the function either. */
 static vaddr_t place_of_jump(const struct comparison *c, const struct function *f)
 {
 	size_t len = f->end - f->start;
 	const uint8_t *p = elf_file__at(c->a->elf, f->start, len);
-	size_t offset = p ? arch_entry__jump(p, len) : len;
-	return offset + ARCH_JUMP_SIZE <= len ? f->start + offset : 0;
+	const struct elf_section *section = elf_file__section_at(c->a->elf, f->start);
+	vaddr_t at = p ? f->start + arch_entry__jump(p, len) : 0;
+	for (vaddr_t a = f->end; at && a < at + ARCH_JUMP_SIZE; a++)
+		if (!is_padding(c->a, a, section))
+			return 0;
+	return at;
 }
 
 static void lay_jump(struct comparison *c, size_t i)
@@ -352,6 +379,16 @@ static void bind_to_old_places(struct comparison *c)
 
 /* ---- pages ---- */
 
+vaddr_t unprepared__beacon(const struct elf_file *vapi, const struct entry_jump *jumps, size_t n)
+{
+	if (n)
+		return align_down(jumps[0].entry, LLU_PAGE);
+	for (size_t i = 0; i < vapi->n_phdrs; i++)
+		if (vapi->phdrs[i].p_type == PT_LOAD && (vapi->phdrs[i].p_flags & PF_X))
+			return align_down(vapi->phdrs[i].p_vaddr, LLU_PAGE);
+	return 0;
+}
+
 static int by_address(const void *a, const void *b)
 {
 	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
@@ -364,6 +401,8 @@ static void list_pages(const struct comparison *c)
 	struct plan *p = c->x->p;
 	const struct live_map *m = c->x->map;
 	vaddr_list all = {0};
+	vaddr_t beacon = unprepared__beacon(p->vapi, p->jumps.items, p->jumps.n);
+	vec__push(&all, beacon);
 	for (size_t i = 0; i < p->jumps.n + (m ? m->n_jumps : 0); i++) {
 		vaddr_t at = i < p->jumps.n ? p->jumps.items[i].entry : m->jumps[i - p->jumps.n].entry;
 		vec__push(&all, align_down(at, LLU_PAGE));
@@ -403,16 +442,9 @@ void unprepared__settle(struct planner *x)
 		return;
 	}
 	/* what runs now is of an earlier update: what stays is a matter of the loaded file and the next */
-	struct code *own = NULL;
-	ERR_CLEANUP struct err *e = code__analyse(p->vapi, &own);
-	if (e) {
-		planner__refuse(x, "code-unknown", "%s", err__text(e));
-		return;
-	}
-	struct match *m = match__make(own, p->next_code);
-	c.a = own;
+	struct match *m = match__make(x->vapi_code, p->next_code);
+	c.a = x->vapi_code;
 	c.m = m;
 	compare(&c);
 	match__free(m);
-	code__free(own);
 }

@@ -23,6 +23,10 @@
  * cannot be made (split.h). */
 MUST_CHECK struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out);
 
+/* The page that is mapped from the image's file as long as these jumps are there, even if there are none: by it a library
+ * that was loaded anew at the same place is told from the one that was updated. */
+vaddr_t unprepared__beacon(const struct elf_file *vapi, const struct entry_jump *jumps, size_t n);
+
 /* For a plan with references rebound: which functions move; references to the others are bound to their old places.
  * Refuses what cannot be done. */
 void unprepared__settle(struct planner *x);

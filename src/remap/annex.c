@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "image/unprepared.h"
 #include "image/vapi_file.h"
 #include "inject/borrow.h"
 #include "remap/bring.h"
@@ -70,10 +71,10 @@ static struct err *is_annex_of(const struct process *p, const struct loaded *l, 
 	return NULL;
 }
 
-struct err *annex__find(const struct process *p, const struct mappings *maps, struct loaded *l)
+struct err *annex__find(const struct process *p, const struct mappings *maps, size_t *at, struct loaded *l)
 {
-	for (size_t i = 0; i < maps->n; i++) {
-		const struct mapping *m = &maps->items[i];
+	for (l->shift = 0; *at < maps->n;) {
+		const struct mapping *m = &maps->items[(*at)++];
 		bool found;
 		if (!may_be_annex(m))
 			continue;
@@ -84,6 +85,16 @@ struct err *annex__find(const struct process *p, const struct mappings *maps, st
 		}
 	}
 	return NULL;
+}
+
+bool annex__is_current(const struct mappings *maps, const struct loaded *l)
+{
+	const struct vapi_image *image = loaded__live_image(l);
+	vaddr_t beacon = unprepared__beacon(l->vapi, l->map.jumps, l->map.n_jumps);
+	const struct mapping *page = mappings__at(maps, loaded__at(l, beacon));
+	const struct mapping *of = image ? mappings__at(maps, loaded__at(l, image->base)) : NULL;
+	return !image || (page && of && page->inode == of->inode && page->dev_major == of->dev_major &&
+			  page->dev_minor == of->dev_minor);
 }
 
 /* ---- choosing a place ---- */

@@ -16,8 +16,12 @@
 
 #include "remap/discover.h"
 
-/* Finds the annex of the library at l->bias, with l->vapi made: sets l->shift, or leaves it 0 when there is none. */
-MUST_CHECK struct err *annex__find(const struct process *p, const struct mappings *maps, struct loaded *l);
+/* Finds an annex of the library at l->bias, with l->vapi made, among the mappings from *at on, where it goes on the next
+ * time: sets l->shift, or leaves it 0 when there is none. One of a library that was at that place before and was
+ * unloaded looks the same (annex__is_current()). */
+MUST_CHECK struct err *annex__find(const struct process *p, const struct mappings *maps, size_t *at, struct loaded *l);
+/* Is the annex, whose header and live image have been read, of the library that is there now? */
+bool annex__is_current(const struct mappings *maps, const struct loaded *l);
 /* Could any mapping be of an annex? */
 bool annex__any(const struct mappings *maps);
 

@@ -394,6 +394,26 @@ static void make_vapi(struct loaded *l)
 		l->vapi = l->live = vapi;
 }
 
+/* What is known of the one annex that is current. One that is left of a library that was unloaded stays for good. */
+static struct err *read_annex(const struct process *p, const struct mappings *maps, struct loaded *l)
+{
+	for (size_t at = 0;;) {
+		TRY(annex__find(p, maps, &at, l));
+		if (!l->shift)
+			return NULL;
+		TRY(check_vapi(p, l, maps));
+		TRY(read_header(p, l));
+		TRY(read_state(p, maps, l));
+		if (annex__is_current(maps, l))
+			return NULL;
+		if (l->live != l->vapi)
+			elf_file__free(l->live);
+		l->live = l->vapi;
+		live_map__free(&l->map);
+		l->header = (struct vapi_header){0};
+	}
+}
+
 /* *keep: is it one to be listed? */
 static struct err *read_plain(const struct process *p, const struct mappings *maps, const struct mapping *m,
 			      enum discover_what what, struct loaded *l, bool *keep)
@@ -411,12 +431,7 @@ static struct err *read_plain(const struct process *p, const struct mappings *ma
 	}
 	make_vapi(l);
 	if (!l->no_vapi)
-		TRY(annex__find(p, maps, l));
-	if (l->shift) {
-		TRY(check_vapi(p, l, maps));
-		TRY(read_header(p, l));
-		TRY(read_state(p, maps, l));
-	}
+		TRY(read_annex(p, maps, l));
 	if (what == DISCOVER_ALL && !l->now)
 		look_at_next(p, l);
 	*keep = l->shift || l->outdated;
@@ -435,12 +450,9 @@ static struct err *read_annexed(const struct process *p, const struct mappings *
 	make_vapi(l);
 	if (l->no_vapi)
 		return NULL;
-	TRY(annex__find(p, maps, l));
+	TRY(read_annex(p, maps, l));
 	*keep = l->shift != 0;
-	if (!*keep)
-		return NULL;
-	TRY(check_vapi(p, l, maps));
-	return read_header(p, l);
+	return NULL;
 }
 
 static bool is_listed(const loaded_list *l, taddr_t bias)

@@ -15,7 +15,7 @@ static bool is_vapis_own(const struct surgery *s)
 	const struct elf_file *n = s->plan->next, *v = s->plan->vapi;
 	if (s->l->header.own_code != VAPI_OWN_MAPPED ||
 	    !build_id__equal(n->build_id, n->build_id_len, v->build_id, v->build_id_len) || s->plan->new_got.n ||
-	    s->plan->own_words.n)
+	    s->plan->own_words.n || s->plan->jumps.n)
 		return false;
 	for (size_t i = 0; i < s->plan->patches.n; i++) {
 		const struct patch *x = &s->plan->patches.items[i];

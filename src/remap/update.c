@@ -197,7 +197,7 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 	t->pid = pid;
 	struct err *e = process__open(pid, &t->process);
 	if (!e)
-		e = discover__libraries(t->process, DISCOVER_ALL, &t->libraries);
+		e = discover__libraries(t->process, opt->split_only ? DISCOVER_SPLIT : DISCOVER_ALL, &t->libraries);
 	if (e) {
 		target__close(t);
 		return e;

@@ -73,6 +73,7 @@ struct update_options {
 /* How plans are made and judged; the same for all processes of an operation. */
 struct plan_options {
 	bool require_proof;                /* no less than proof of the objects' layout will do (gate.h) */
+	bool split_only;                   /* leave plain libraries alone (image/unprepared.h) */
 	const struct overrules *overrules; /* of the administrator */
 	struct plan_cache *plans;
 };

@@ -68,6 +68,7 @@ static struct json_object *library(const struct target *target, const struct res
 	struct json_object *o = json_object_new_object();
 	add_text(o, "path", r->library->path);
 	add_text(o, "new_file", r->library->now);
+	add_text(o, "kind", loaded__is_plain(r->library) ? "unprepared" : "split");
 	add_text(o, "state", state_of(r->outcome));
 	add_build_id(o, "old_build_id", r->library->live);
 	add_build_id(o, "new_build_id", r->library->next);
@@ -88,10 +89,13 @@ static struct json_object *library(const struct target *target, const struct res
 		add_number(i, "size", r->places.image_len);
 		json_object_object_add(i, "shared", json_object_new_boolean(r->places.shared));
 		add_number(i, "pages_replaced", r->places.pages_replaced);
-		if (loaded__is_plain(r->library))
+		if (loaded__is_plain(r->library)) {
+			add_number(i, "functions_moved", r->plan->leaves.n);
 			add_number(i, "entries", r->plan->jumps.n);
+			add_number(i, "code_pages", r->plan->pages.n);
+		}
 		json_object_object_add(o, "image", i);
-		add_text(o, "old_code", r->old_code == OLD_CODE_GONE ? "gone" : "mapped");
+		add_text(o, "old_code", r->old_code == OLD_CODE_HELD ? "mapped" : "gone");
 		add_text(o, "old_code_held_by", r->held_by);
 		add_number(o, "retire_frozen_ns", r->retire_frozen_ns);
 	}

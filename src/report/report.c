@@ -149,6 +149,8 @@ void report__preview(const struct report *r, const struct report_target *t)
 		report__say(r, "An LLU-capable library is newer for process %s pid %d.\n", name, t->pid);
 		report__say(r, "Library needs to be updated %s(_impl)\n", path);
 		report__say(r, "Validating new module %s\n", module);
+		if (loaded__is_plain(x->library))
+			report__say(r, "  unprepared: the library was loaded plain; only what changed moves\n");
 		say_group(r, t, x);
 		if (x->outcome == OUTCOME_NOT_UPDATED)
 			why_not(r, t, x);

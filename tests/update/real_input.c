@@ -1,5 +1,7 @@
 /* Updates of the fixtures' libraries in running programs: each has one thing that an update can break
- * (fixtures/lib says which), and goes v1, v2, v3 and back to v1 in one process. */
+ * (fixtures/lib says which), and goes v1, v2, v3 and back to v1 in one process.
+ *
+ * With UNPREPARED the programs run on the libraries as they are (test_unprepared). */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,6 +21,20 @@ static void walk(const char *name, const char *variant)
 	scene__walk(&s, variant);
 	free(target__finish(s.target));
 }
+
+#ifdef UNPREPARED
+/* What cannot be done without stubs is refused by name. */
+static void stays(const char *name, const char *variant, const char *reason)
+{
+	struct scene s = scene__begin(name, path_of("v1%s", variant));
+
+	target__rounds(s.target, 2, 1);
+	scene__install(&s, path_of("v2%s", variant));
+	scene__refuse(&s, reason);
+	target__rounds(s.target, 2, 1);
+	free(target__finish(s.target));
+}
+#endif
 
 static void walk_clang(const char *name)
 {
@@ -95,7 +111,11 @@ Test(real_input, state_not_optimised)
 
 Test(real_input, state_optimised_for_size)
 {
+#ifdef UNPREPARED
+	stays("state", "-Os", "op_mul changed, and is shorter than the jump that is to replace it");
+#else
 	walk("state", "-Os");
+#endif
 }
 
 Test(real_input, state_with_vector_code)
@@ -226,7 +246,11 @@ Test(real_input, ifunc_by_clang)
 /* v2 has a version node more than v1 and v3. */
 Test(real_input, versions_weak_symbols_and_aliases)
 {
+#ifdef UNPREPARED
+	stays("symver", "", "symver_alias_a cannot be followed: by its name and by its code another function takes over");
+#else
 	walk("symver", "");
+#endif
 }
 
 Test(real_input, copy_relocations)
@@ -622,6 +646,7 @@ Test(real_input, all_processes_but_one)
 	free(target__finish(b.target));
 }
 
+#ifndef UNPREPARED
 /* New code is mapped inside the span that the library had from the start; its data stays where it was. */
 Test(real_input, new_code_lies_within_the_library)
 {
@@ -646,3 +671,4 @@ Test(real_input, new_code_lies_within_the_library)
 	target__rounds(s.target, 1, 2);
 	free(target__finish(s.target));
 }
+#endif

@@ -63,6 +63,10 @@ void scene__install_raw(struct scene *s, const char *file)
 
 void scene__install_file(struct scene *s, const char *file)
 {
+#ifdef UNPREPARED
+	scene__install_raw(s, file);
+	return;
+#endif
 	const char *split = path_of("%s/split-%u", s->dir, s->generation + 1);
 
 	llusplit(file, split, s->first);
