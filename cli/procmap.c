@@ -32,7 +32,8 @@ static struct err *show(pid_t pid, bool gdb, bool *any)
 		process__close(p);
 		return e;
 	}
-	e = discover__libraries(p, DISCOVER_PREPARED, &libraries); /* what cannot be understood does not hide the mappings */
+	e = discover__libraries(p, DISCOVER_PREPARED,
+				&libraries); /* what cannot be understood does not hide the mappings */
 	if (gdb)
 		report__gdb(stdout, p, &maps, &libraries);
 	else

@@ -68,10 +68,10 @@ struct elf_file {
 	vaddr_t dyn_addr;
 	size_t dyn_room; /* unused entries behind DT_NULL */
 	uint8_t build_id[VAPI_BUILD_ID_MAX];
-	uint32_t build_id_len; /* 0: none */
-	bool program;          /* a program, not a library */
+	uint32_t build_id_len;  /* 0: none */
+	bool program;           /* a program, not a library */
 	struct elf_file *plain; /* the plain library of whose process this is the VAPI (unprepared.h), or NULL; owned */
-	bool split;            /* has a VAPI; then: */
+	bool split;             /* has a VAPI; then: */
 	struct vapi_note vapi;
 	const struct vapi_slot *slots; /* vapi.n_slots of them, in our memory */
 };

@@ -150,7 +150,8 @@ static bool pieces_are_sane(const struct piece *p, size_t n)
 static bool jumps_are_sane(const struct entry_jump *j, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (j[i].entry > INT32_MAX || j[i].to > INT32_MAX || (i > 0 && j[i].entry < j[i - 1].entry + ARCH_JUMP_SIZE))
+		if (j[i].entry > INT32_MAX || j[i].to > INT32_MAX ||
+		    (i > 0 && j[i].entry < j[i - 1].entry + ARCH_JUMP_SIZE))
 			return false;
 	return true;
 }

@@ -562,7 +562,8 @@ static vaddr_t plt_entry(const struct planner *x, vaddr_t at)
 {
 	enum { STEP = 8 }; /* entries are of 8 or 16 bytes (psABI 5.2) */
 	const struct elf_reloc *r = code__plt_reloc(x->p->next_code, at);
-	vaddr_t got = r->type == R_X86_64_IRELATIVE ? ifunc_got(x, elf_file__behind_stub(x->p->next, (vaddr_t)r->addend)) : 0;
+	vaddr_t got =
+	    r->type == R_X86_64_IRELATIVE ? ifunc_got(x, elf_file__behind_stub(x->p->next, (vaddr_t)r->addend)) : 0;
 	for (size_t i = 0; got && i < x->vapi_code->functions.n; i++) {
 		const struct function *f = &x->vapi_code->functions.items[i];
 		for (vaddr_t a = f->start; f->plt && a < f->end; a += STEP) {

@@ -5,8 +5,8 @@
 
 enum {
 	OPERAND_MAX = 64, /* what one instruction reads at most (Intel SDM volume 1, 4.6) */
-	AROUND = 256,     /* bytes in front of and behind a constant that must be equal too: an array may be addressed by
-			     a place in front of it */
+	AROUND = 256, /* bytes in front of and behind a constant that must be equal too: an array may be addressed by
+			 a place in front of it */
 };
 
 struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out)
@@ -370,9 +370,8 @@ static void bind_to_old_places(struct comparison *c)
 		int32_t old = g ? c->m->b_to_a[index_of(c->b, g)] : -1;
 		if ((r->kind != REF_CALL && r->kind != REF_JUMP) || r->size != 4 || old < 0 || g->plt || c->moves[old])
 			continue;
-		struct patch p = {.site = r->site,
-				  .from = r->end,
-				  .to = c->a->functions.items[old].start + (r->target - g->start)};
+		struct patch p = {
+		    .site = r->site, .from = r->end, .to = c->a->functions.items[old].start + (r->target - g->start)};
 		vec__push(&c->x->p->patches, p);
 	}
 }

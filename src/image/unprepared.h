@@ -6,9 +6,9 @@
  * what did not change at its old place. A function is the same when its bytes are, and when each reference leads to
  * the same function, the same data or equal constants.
  *
- * Of -fipa-ra and its like, by which a caller relies on what a local function leaves alone: a caller that stays is, byte
- * by byte, a caller in the new build too, where it was compiled with the new function in sight. One that
- * changed is not on any stack when the jumps are written.
+ * Of -fipa-ra and its like, by which a caller relies on what a local function leaves alone: a caller that stays is,
+ * byte by byte, a caller in the new build too, where it was compiled with the new function in sight. One that changed
+ * is not on any stack when the jumps are written.
  *
  * All else (spare entry points, header, window) is as in a split library, whose appended part stands beside the
  * library instead of behind it. So the VAPI is made of the plain file in memory, and addresses of its
@@ -23,8 +23,8 @@
  * cannot be made (split.h). */
 MUST_CHECK struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out);
 
-/* The page that is mapped from the image's file as long as these jumps are there, even if there are none: by it a library
- * that was loaded anew at the same place is told from the one that was updated. */
+/* The page that is mapped from the image's file as long as these jumps are there, even if there are none: by it a
+ * library that was loaded anew at the same place is told from the one that was updated. */
 vaddr_t unprepared__beacon(const struct elf_file *vapi, const struct entry_jump *jumps, size_t n);
 
 /* For a plan with references rebound: which functions move; references to the others are bound to their old places.

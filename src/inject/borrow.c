@@ -47,7 +47,7 @@ enum {
 	STEP_MS = 2000, /* for a step of the surgery, of which none can block */
 	ROUND_MS = 10,  /* between looks for a better candidate */
 	HAND_STACK = 4096,
-	RED_ZONE = 128,        /* psABI 3.2.2 */
+	RED_ZONE = 128,      /* psABI 3.2.2 */
 	TEXT_MAX = 64 << 20, /* of a C library */
 };
 
@@ -102,8 +102,8 @@ static bool is_its_stack(const struct mappings *maps, const struct mapping *m, c
 		return false;
 	if (strcmp(m->path, "[stack]") == 0)
 		return true;
-	return trange__has(m->range, arch_regs__thread_pointer(&t->regs)) && i > 0 &&
-	       m[-1].prot == PROT_NONE && m[-1].inode == 0 && m[-1].range.end.v == m->range.start.v;
+	return trange__has(m->range, arch_regs__thread_pointer(&t->regs)) && i > 0 && m[-1].prot == PROT_NONE &&
+	       m[-1].inode == 0 && m[-1].range.end.v == m->range.start.v;
 }
 
 /* Where on its own stack there is room for the frame. */
@@ -135,8 +135,8 @@ static struct err *write_frame(struct tracee *t, const struct errand *x, const s
 		at = taddr_add(x->place->scratch, x->place->scratch_len - ARCH_SIGFRAME_MAX);
 	else
 		TRY(room_on_stack(t, &at));
-	const char *why = arch_sigframe__write(frame, ARCH_SIGFRAME_MAX, at, cooked, mask, xstate, len,
-					       x->sigreturn_at, sp);
+	const char *why =
+	    arch_sigframe__write(frame, ARCH_SIGFRAME_MAX, at, cooked, mask, xstate, len, x->sigreturn_at, sp);
 	if (why)
 		return process__err(t->p, t->tid, ERR_REFUSED, 0, NULL, "%s", why);
 	return process__write(t->p, at, frame, ARCH_SIGFRAME_MAX);

@@ -140,7 +140,8 @@ struct err *annex__choose(const struct process *p, struct loaded *l)
 static struct arch_batch_entry map_call(taddr_t at, uint64_t len, int prot, int flags)
 {
 	return (struct arch_batch_entry){
-	    .nr = SYS_mmap, .arg = {at.v, len, (uint64_t)prot, (uint64_t)(flags | MAP_PRIVATE | MAP_ANONYMOUS), (uint64_t)-1, 0}};
+	    .nr = SYS_mmap,
+	    .arg = {at.v, len, (uint64_t)prot, (uint64_t)(flags | MAP_PRIVATE | MAP_ANONYMOUS), (uint64_t)-1, 0}};
 }
 
 /* What the hand needs. Code is written into pages that the process cannot write to: some must never have any that it
@@ -233,7 +234,8 @@ struct err *annex__make(const struct process *p, struct loaded *l, int timeout_m
 	if (!e)
 		return NULL;
 	if (reserved && err__kind(e) != ERR_GONE)
-		err__free(unmap(p, annex__range(l), timeout_ms)); /* where that fails, address space is lost, and nothing else */
+		err__free(unmap(p, annex__range(l),
+				timeout_ms)); /* where that fails, address space is lost, and nothing else */
 	l->shift = 0;
 	return e;
 }

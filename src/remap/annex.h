@@ -3,10 +3,9 @@
  * What llusplit would have appended to the library lies somewhere within reach of its code's 32-bit distances, and is
  * mapped when a process is updated for the first time:
  *
- *     reservation       the whole of it; by a borrowed thread (inject/borrow.h), as is what the hand needs: scratch, pads
- *     R, RX             from a file in the store (image/vapi_file.h), the same for all processes; by the hand
- *     table, header     anonymous
- *     window            stays reservation
+ *     reservation       the whole of it; by a borrowed thread (inject/borrow.h), as is what the hand needs: scratch,
+ * pads R, RX             from a file in the store (image/vapi_file.h), the same for all processes; by the hand table,
+ * header     anonymous window            stays reservation
  *
  * It is found again by its file's name, and believed when its bytes are those that the library's file gives and its
  * header names the library. Until the header is written nothing in the process refers to any of it.
@@ -16,8 +15,8 @@
 
 #include "remap/discover.h"
 
-/* Finds an annex of the library at l->bias, with l->vapi made, among the mappings from *at on, where it goes on the next
- * time: sets l->shift, or leaves it 0 when there is none. One of a library that was at that place before and was
+/* Finds an annex of the library at l->bias, with l->vapi made, among the mappings from *at on, where it goes on the
+ * next time: sets l->shift, or leaves it 0 when there is none. One of a library that was at that place before and was
  * unloaded looks the same (annex__is_current()). */
 MUST_CHECK struct err *annex__find(const struct process *p, const struct mappings *maps, size_t *at, struct loaded *l);
 /* Is the annex, whose header and live image have been read, of the library that is there now? */

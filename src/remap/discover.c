@@ -310,9 +310,9 @@ static struct err *starts_at_0(const struct elf_file *e, const char *path)
 {
 	for (size_t i = 0; i < e->n_phdrs; i++)
 		if (e->phdrs[i].p_type == PT_LOAD)
-			return e->phdrs[i].p_vaddr == 0 ? NULL
-							: err__new(ERR_REFUSED, 0, path, NULL,
-								   "the library does not start at address 0");
+			return e->phdrs[i].p_vaddr == 0
+				   ? NULL
+				   : err__new(ERR_REFUSED, 0, path, NULL, "the library does not start at address 0");
 	return NULL;
 }
 

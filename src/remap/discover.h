@@ -8,12 +8,12 @@
 
 /* A library in a process: a split one, or a plain one (image/unprepared.h). */
 struct loaded {
-	taddr_t bias;              /* its load bias */
-	uint64_t shift;            /* unprepared: how far its annex (annex.h) is from where a VAPI would be; else 0 */
-	char *path;                /* as mapped, seen from the process */
-	struct elf_file *vapi;     /* the file that the process loaded; for a plain one the VAPI made of it, or, when none
-				      can be made, the file itself */
-	char *no_vapi;             /* then: why */
+	taddr_t bias;          /* its load bias */
+	uint64_t shift;        /* unprepared: how far its annex (annex.h) is from where a VAPI would be; else 0 */
+	char *path;            /* as mapped, seen from the process */
+	struct elf_file *vapi; /* the file that the process loaded; for a plain one the VAPI made of it, or, when none
+				  can be made, the file itself */
+	char *no_vapi;         /* then: why */
 	struct vapi_header header; /* read from the process; all zero before the first update */
 	struct elf_file *live;     /* the build whose code runs; the same pointer as vapi before the first update */
 	struct live_map map;       /* of live */

@@ -28,7 +28,8 @@ struct err *exchange__new(struct surgery *const *members, size_t n, struct excha
 	struct exchange *x = xcalloc(1, sizeof(*x));
 	x->steps = xcalloc(total, sizeof(*x->steps));
 	x->batch = xcalloc(total, sizeof(*x->batch));
-	/* the last two are table and header; where the table comes first (unprepared) nothing leads there before the next */
+	/* the last two are table and header; where the table comes first (unprepared) nothing leads there before the
+	 * next */
 	x->first_table = members[0]->l->vapi->plain ? 1 : members[0]->shadows.n - 2;
 	for (size_t i = 0; i < n; i++) {
 		for (size_t k = 0; k < members[i]->shadows.n; k++)

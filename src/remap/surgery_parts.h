@@ -19,7 +19,7 @@ struct shadow {
 	vaddr_t to, at; /* VAPI space */
 	uint64_t len;
 	bool writable;
-	bool exec;                 /* code, mapped from the image's file at `offset` */
+	bool exec; /* code, mapped from the image's file at `offset` */
 	uint64_t offset;
 	bool moved;                /* by an exchange that stopped: there may be a hole at `at` */
 	uint8_t *content, *before; /* len bytes each */

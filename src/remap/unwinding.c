@@ -81,7 +81,8 @@ static struct err *look_into(struct search *s, const struct mapping *m, struct u
 	TRY(process__read(s->p, m->range.start, words, n * 8));
 	for (size_t i = 0; i < n; i++) {
 		size_t len = words[i] && words[i] % 8 == 0 ? read_array(s, words[i], array, OBJECTS_MAX) : 0;
-		if (!len || !near_word(words, n, i, len, &size_at) || !near_word(words, n, i, array[len - 1].end, &end_at))
+		if (!len || !near_word(words, n, i, len, &size_at) ||
+		    !near_word(words, n, i, array[len - 1].end, &end_at))
 			continue;
 		++*found;
 		u->pointer_at = taddr_add(m->range.start, i * 8);

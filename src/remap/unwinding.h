@@ -1,9 +1,9 @@
 /* Unwinding through the new code of an unprepared library.
  *
- * Unwinders ask the dynamic loader which object an address belongs to (_dl_find_object(3), glibc 2.35). An annex belongs
- * to none, so a stack could not be unwound through its functions: an exception would end the program there. So the
- * loader is told. It keeps an array of the objects that are never unloaded, in the order of addresses, which it does
- * not change after the program has started (glibc, elf/dl-find_object.c: _dlfo_nodelete_mappings, its size, its
+ * Unwinders ask the dynamic loader which object an address belongs to (_dl_find_object(3), glibc 2.35). An annex
+ * belongs to none, so a stack could not be unwound through its functions: an exception would end the program there. So
+ * the loader is told. It keeps an array of the objects that are never unloaded, in the order of addresses, which it
+ * does not change after the program has started (glibc, elf/dl-find_object.c: _dlfo_nodelete_mappings, its size, its
  * end; each in memory that is read-only after relocation). These three words are led to arrays of ours in the annex:
  *
  *     pointer -> A      a copy, with entries behind its end that no address is in
@@ -21,8 +21,8 @@
 struct unwinding;
 
 /* Writes the arrays for the annexes of `n` libraries, into that of the first, with a hand in the process; nobody uses
- * them yet. *out is NULL when the loader has been told of all of them before. ERR_REFUSED where its words are not found (a
- * glibc before 2.35, or another one). */
+ * them yet. *out is NULL when the loader has been told of all of them before. ERR_REFUSED where its words are not found
+ * (a glibc before 2.35, or another one). */
 MUST_CHECK struct err *unwinding__prepare(const struct process *p, const struct loaded *const *l, size_t n,
 					  struct hand *h, struct unwinding **out);
 /* The loader's code, which nobody may be in. */

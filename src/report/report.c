@@ -217,10 +217,11 @@ static void details_of(const struct report *r, const struct report_target *t, co
 		    (double)x->total_ns / 1e6, x->tries, x->tries == 1 ? "try" : "tries");
 	say_group(r, t, x);
 	if (loaded__is_plain(x->library))
-		report__say(r,
-			    "  unprepared: %zu functions moved, by jumps at %zu entries on %zu pages of the loaded file; "
-			    "the rest of it stays\n",
-			    x->plan->leaves.n, x->plan->jumps.n, x->plan->pages.n);
+		report__say(
+		    r,
+		    "  unprepared: %zu functions moved, by jumps at %zu entries on %zu pages of the loaded file; "
+		    "the rest of it stays\n",
+		    x->plan->leaves.n, x->plan->jumps.n, x->plan->pages.n);
 	if (x->old_code == OLD_CODE_NOT_LOOKED_AT)
 		; /* there is none */
 	else if (x->old_code == OLD_CODE_GONE)

@@ -131,7 +131,8 @@ static void same_references(const struct plan *a, const struct plan *b)
 static void same_image(const struct plan *a, const struct plan *b)
 {
 	size_t n, m;
-	uint8_t *x = image_file__make(a, a->vapi->vapi.window, 0, &n), *y = image_file__make(b, a->vapi->vapi.window, 0, &m);
+	uint8_t *x = image_file__make(a, a->vapi->vapi.window, 0, &n),
+		*y = image_file__make(b, a->vapi->vapi.window, 0, &m);
 
 	cr_assert(n == m && memcmp(x, y, n) == 0, "the images differ");
 	free(x);
