@@ -20,7 +20,7 @@ enum { BUDGET = 14, STOPPED_STRIDE = 9, BUDGET_CLEANING = 3 };
 enum { BUDGET = 70, STOPPED_STRIDE = 4, BUDGET_CLEANING = 8 };
 #endif
 
-enum { UPDATES = 3 };
+enum { UPDATES = 3, MISSES = 20 };
 
 /* What points there are on the way to build `v`. The program runs it afterwards. */
 static struct places list_places(struct bed *b, int v)
@@ -39,12 +39,13 @@ static struct places list_places(struct bed *b, int v)
 struct trials {
 	const char **when, **place;
 	size_t n;
+	size_t missed; /* one after the other */
 };
 
 static struct trials trials_of(const struct places *p)
 {
 	size_t n = table__is_wanted() ? p->n : p->n_distinct;
-	struct trials t = {calloc(n, sizeof(char *)), calloc(n, sizeof(char *)), 0};
+	struct trials t = {.when = calloc(n, sizeof(char *)), .place = calloc(n, sizeof(char *))};
 	for (size_t i = 0; i < n; i++) {
 		const char *place = table__is_wanted() ? p->all[i] : p->distinct[i];
 		if (!table__is_wanted() && strstr(place, " before:"))
@@ -92,6 +93,25 @@ static bool kill_at(struct bed *b, const struct trials *t, size_t k, int next, b
 	return killed;
 }
 
+static size_t longest(const struct trials t[UPDATES])
+{
+	size_t n = 0;
+	for (int i = 0; i < UPDATES; i++)
+		n = t[i].n > n ? t[i].n : n;
+	return n;
+}
+
+/* Tries the `k`th. By numbers there is an end where runs have no more points than that: the one that was listed may
+ * have met a thread inside, and tried again. True: it came there. */
+static bool try_at(struct bed *b, struct trials *t, size_t k, int next, bool cleans)
+{
+	bool came = kill_at(b, t, k, next, cleans);
+	t->missed = came ? 0 : t->missed + 1;
+	if (table__is_wanted() && t->missed == MISSES)
+		t->n = k;
+	return came;
+}
+
 /* Three updates of one program: the first passes places that later ones do not, the second may take back the code of
  * the library's own file, the third finds constants of the same build, whose code was retired. */
 Test(killed, at_every_place)
@@ -102,17 +122,15 @@ Test(killed, at_every_place)
 	struct places on_the_way = list_places(&b, 2), back = list_places(&b, 1), again = list_places(&b, 2);
 	struct places *const places[] = {&on_the_way, &back, &again};
 	struct trials trials[] = {trials_of(&on_the_way), trials_of(&back), trials_of(&again)};
-	size_t n = 0;
-	for (int i = 0; i < UPDATES; i++)
-		n = trials[i].n > n ? trials[i].n : n;
+	size_t n = longest(trials), stride = table__stride(n, BUDGET);
 	bed__stop(&b);
 	cr_assert_gt(trials[0].n, 80, "only %zu places", trials[0].n);
-	for (size_t k = 0; k < n; k += table__stride(n, BUDGET)) {
+	for (size_t k = 0; k < longest(trials); k += stride) {
 		bed__start(&b);
 		for (int i = 0; i < UPDATES; i++) {
 			int next = i % 2 ? 1 : 2;
 			if (k < trials[i].n) {
-				came += kill_at(&b, &trials[i], k, next, table__is_wanted() || tried % 2 == 0);
+				came += try_at(&b, &trials[i], k, next, table__is_wanted() || tried % 2 == 0);
 				tried++;
 			} else {
 				bed__install(&b, next);
@@ -122,7 +140,8 @@ Test(killed, at_every_place)
 		bed__stop(&b);
 	}
 	fprintf(stderr, "%zu of %zu places reached\n", came, tried);
-	cr_assert_gt(came, tried * 8 / 10, "of %zu places only %zu were reached", tried, came);
+	cr_assert_gt(came, (tried - (table__is_wanted() ? UPDATES * MISSES : 0)) * 8 / 10,
+		     "of %zu places only %zu were reached", tried, came);
 	for (int i = 0; i < UPDATES; i++) {
 		trials__free(&trials[i]);
 		places__free(places[i]);
