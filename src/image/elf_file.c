@@ -634,6 +634,12 @@ vaddr_t elf_file__end(const struct elf_file *e)
 	return align_up(end, LLU_PAGE);
 }
 
+vaddr_t elf_file__canonical(const struct elf_file *vapi, uint32_t slot)
+{
+	bool spare = slot >= vapi->vapi.n_used || (vapi->slots[slot].flags & VAPI_SLOT_SPARE);
+	return vapi->plain && !spare ? vapi->slots[slot].function : vapi__stub(&vapi->vapi, slot);
+}
+
 vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a)
 {
 	if (!e->split || !e->slots)

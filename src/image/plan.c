@@ -500,7 +500,7 @@ vaddr_t plan__stub(struct plan *p, vaddr_t function)
 	for (uint32_t i = 0; i < v->n_slots; i++) {
 		bool spare = i >= v->n_used || (p->vapi->slots[i].flags & VAPI_SLOT_SPARE);
 		if (p->slots[i] == function && (spare || !(p->vapi->slots[i].flags & VAPI_SLOT_IFUNC)))
-			return p->vapi->plain && !spare ? p->vapi->slots[i].function : vapi__stub(v, i);
+			return elf_file__canonical(p->vapi, i);
 		if (spare && p->slots[i] == 0 && free_slot == UINT32_MAX)
 			free_slot = i;
 	}

@@ -39,13 +39,15 @@ static bool is_function(const struct elf_file *e, const struct elf_symbol *s)
 	       elf_file__is_code(e, s->function);
 }
 
-/* The stub that a running build's function has already, or 0. */
-static vaddr_t stub_now(const struct loaded *l, vaddr_t function)
+/* The address that a running build's function is known by already, or 0. */
+static vaddr_t address_now(const struct loaded *l, vaddr_t function)
 {
 	const struct vapi_note *v = &l->vapi->vapi;
-	for (uint32_t i = 0; i < v->n_slots; i++)
-		if (l->map.slots[i] == function && (i >= v->n_used || !(l->vapi->slots[i].flags & VAPI_SLOT_IFUNC)))
-			return vapi__stub(v, i);
+	for (uint32_t i = 0; i < v->n_slots; i++) {
+		vaddr_t f = l->map.slots ? l->map.slots[i] : i < v->n_used ? l->vapi->slots[i].function : 0;
+		if (f == function && (i >= v->n_used || !(l->vapi->slots[i].flags & VAPI_SLOT_IFUNC)))
+			return elf_file__canonical(l->vapi, i);
+	}
 	return 0;
 }
 
@@ -56,10 +58,10 @@ static struct err *take(const struct provider *self, const struct new_got *g, co
 		return refuse_from(self, g, from, "which is no function");
 	if (from->plan && from->order > self->order)
 		return refuse_from(self, g, from, "and the two libraries need each other");
-	vaddr_t stub = from->plan ? plan__stub(from->plan, s->function) : stub_now(from->library, s->function);
-	if (!stub)
+	vaddr_t at = from->plan ? plan__stub(from->plan, s->function) : address_now(from->library, s->function);
+	if (!at)
 		return refuse_from(self, g, from, "for which no entry point is left there");
-	*out = loaded__at(from->library, stub);
+	*out = loaded__at(from->library, at);
 	return NULL;
 }
 

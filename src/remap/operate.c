@@ -237,8 +237,8 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 	TRY(check_room(t, g));
 	TRY(await_other_hands(t, opt->timeout_s));
 	TRY(check_headers(t, g)); /* a dead tool's hand may have come to its end only now */
+	TRY(make_annexes(t, g, opt->timeout_s, at_fault)); /* imports may lead there */
 	TRY(resolve_again(t, g, at_fault));
-	TRY(make_annexes(t, g, opt->timeout_s, at_fault));
 	for (size_t i = 0; i < g->n; i++) {
 		struct result *r = target__member(t, g, i);
 		*at_fault = (int)i;

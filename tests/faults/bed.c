@@ -15,7 +15,7 @@ enum { BUILDS = 2, TOOL_SECONDS = 100, PATIENCE_MS = 20000, FAR = 100000 };
 static const char *const names[] = {"libstate.so.1", "libupper.so.1", "liblower.so.1"};
 enum { LIBRARIES = sizeof(names) / sizeof(names[0]) };
 
-struct bed bed__make(void)
+static struct bed make(bool plain)
 {
 	struct bed b = {.dir = temp_dir(), .live = 1};
 	struct result before = bed__clean_up(&b, NULL); /* what other tests have left is no concern */
@@ -26,18 +26,29 @@ struct bed bed__make(void)
 		b.library[i] = (struct scene){
 		    .dir = b.dir, .library = names[i], .how = BY_RENAME, .generation = FAR * (unsigned)i};
 		for (int v = 1; v <= BUILDS; v++) {
-			b.split[i][v] = path_of("%s/%s.%d", b.dir, names[i], v);
-			llusplit(fixture_library(path_of("v%d", v), names[i]), b.split[i][v],
-				 v > 1 ? b.split[i][1] : NULL);
+			const char *file = fixture_library(path_of("v%d", v), names[i]);
+			b.build[i][v] = plain ? file : path_of("%s/%s.%d", b.dir, names[i], v);
+			if (!plain)
+				llusplit(file, b.build[i][v], v > 1 ? b.build[i][1] : NULL);
 		}
 	}
 	return b;
 }
 
+struct bed bed__make(void)
+{
+	return make(false);
+}
+
+struct bed bed__make_unprepared(void)
+{
+	return make(true);
+}
+
 void bed__install(struct bed *b, int v)
 {
 	for (int i = 0; i < LIBRARIES; i++)
-		scene__install_raw(&b->library[i], b->split[i][v]);
+		scene__install_raw(&b->library[i], b->build[i][v]);
 }
 
 static void count(struct bed *b, unsigned *threads, unsigned *fds, unsigned *interrupted)

@@ -11,7 +11,7 @@
 struct bed {
 	const char *dir;
 	struct scene library[3]; /* state, upper, lower */
-	const char *split[3][3]; /* of library i, build v */
+	const char *build[3][3]; /* the file of library i, build v */
 	struct target *target;
 	int live; /* the build that the program runs in all three, as far as the test knows */
 	unsigned threads, fds;
@@ -24,6 +24,8 @@ struct bed {
 
 /* Clears away what is left of other tests, and splits everything; no program runs. */
 struct bed bed__make(void);
+/* The same, with nothing split. */
+struct bed bed__make_unprepared(void);
 /* Starts a program on build 1. */
 void bed__start(struct bed *b);
 /* Puts build `v` in place. */

@@ -1,7 +1,7 @@
 /* Updates of the fixtures' libraries in running programs: each has one thing that an update can break
  * (fixtures/lib says which), and goes v1, v2, v3 and back to v1 in one process.
  *
- * With UNPREPARED the programs run on the libraries as they are (test_unprepared). */
+ * With UNPREPARED the programs run on the libraries as they are (test_unprepared_real_input). */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdio.h>
