@@ -209,3 +209,11 @@ struct err *holders__find(const struct process *p, const struct holders_query *q
 	vec__free(&s.stacks);
 	return e;
 }
+
+uint64_t holders__pointer_guard(const struct process *p, taddr_t thread_pointer)
+{
+	uint64_t guard = 0;
+	ERR_CLEANUP struct err *e =
+	    thread_pointer.v ? process__read(p, taddr_add(thread_pointer, 0x30), &guard, sizeof(guard)) : NULL;
+	return e ? 0 : guard;
+}

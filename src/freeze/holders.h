@@ -44,4 +44,8 @@ typedef VEC(struct holder) holder_list;
  * be looked at), ERR_RETRY (not in time), ERR_GONE, ERR_PERMISSION, ERR_UNREADABLE. */
 MUST_CHECK struct err *holders__find(const struct process *p, const struct holders_query *q, holder_list *out);
 
+/* The pointer guard that the C library mangles with: the word at fs:0x30 (tcbhead_t, sysdeps/x86_64/nptl/tls.h) of any
+ * thread, of which this is the thread pointer. 0 where it cannot be read. */
+uint64_t holders__pointer_guard(const struct process *p, taddr_t thread_pointer);
+
 #endif

@@ -301,7 +301,7 @@ static void counts(struct io *io, struct plan_counts *c)
 /* Whoever adds something to a plan: give it a line below, or say that it is not kept (borrowed files, overrule,
  * not_to_keep, kept, tools), raise PLAN_FILE_VERSION, and put the new size here. (A field that fits into a hole of a
  * struct goes unnoticed.) */
-_Static_assert(sizeof(struct plan) == 496 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
+_Static_assert(sizeof(struct plan) == 504 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
 		   sizeof(struct new_got) == 48 && sizeof(struct relro_word) == 24 && sizeof(struct live_const) == 16 &&
 		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 32 &&
 		   sizeof(struct entry_jump) == 16 && sizeof(struct vrange) == 16,
@@ -324,6 +324,7 @@ static void fields(struct io *io, struct plan *p)
 	LIST(io, &p->jumps, jump);
 	LIST(io, &p->leaves, leave);
 	LIST(io, &p->pages, number);
+	flag(io, &p->entangled);
 	number(io, &p->image_len);
 	number(io, &p->got_at);
 	number(io, &p->own_at);

@@ -360,6 +360,49 @@ static void check_slots(const struct comparison *c)
 	}
 }
 
+/* ---- old code that is left ---- */
+
+/* Does a reference lead to the bytes of a jump? */
+static bool meets_jump(const struct plan *p, vaddr_t to)
+{
+	size_t lo = 0, hi = p->jumps.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (p->jumps.items[mid].entry + ARCH_JUMP_SIZE <= to)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < p->jumps.n && p->jumps.items[lo].entry <= to;
+}
+
+/* Would code that moves, were somebody to go on in it, come to a jump? By a call, or by a branch of a loop that begins
+ * with the function. */
+static bool leads_to_jump(const struct comparison *c, const struct function *f)
+{
+	struct insn i = {.len = 1};
+	for (vaddr_t a = f->start; a < f->end; a += i.len) {
+		const uint8_t *p = elf_file__at(c->a->elf, a, f->end - a);
+		if (!p || !insn__decode(p, f->end - a, a, &i))
+			return true;
+		if (!i.has_target || !i.is_branch)
+			continue;
+		/* a landing pad may be in front of the jump */
+		const struct function *g = code__function_starting(c->a, i.target);
+		if (meets_jump(c->x->p, i.target) || (g && meets_jump(c->x->p, place_of_jump(c, g))))
+			return true;
+	}
+	return false;
+}
+
+/* Of code of an earlier update it is not known which calls lead to the loaded library's functions. */
+static void look_for_entanglement(const struct comparison *c)
+{
+	c->x->p->entangled = c->x->p->live != c->x->p->vapi && c->x->p->jumps.n;
+	for (size_t i = 0; i < c->a->functions.n && !c->x->p->entangled; i++)
+		c->x->p->entangled = c->moves[i] && leads_to_jump(c, &c->a->functions.items[i]);
+}
+
 /* ---- references of the new code ---- */
 
 static void bind_to_old_places(struct comparison *c)
@@ -426,6 +469,7 @@ static void compare(struct comparison *c)
 	find_moving(c);
 	check_slots(c);
 	list_moves(c);
+	look_for_entanglement(c);
 	list_pages(c);
 	bind_to_old_places(c);
 	free(c->patches);

@@ -10,6 +10,10 @@
  * byte by byte, a caller in the new build too, where it was compiled with the new function in sight. One that changed
  * is not on any stack when the jumps are written.
  *
+ * Old code of a function that moved may still be run by somebody who no thread is at the moment: a coroutine that is
+ * parked in it. It does what it did, unless it comes to one of the jumps: calls a function that moved (-fipa-ra again),
+ * or goes back to its own start in a loop. A plan where that can happen is *entangled*, and more must be shown before.
+ *
  * All else (spare entry points, header, window) is as in a split library, whose appended part stands beside the
  * library instead of behind it. So the VAPI is made of the plain file in memory, and addresses of its
  * appended part are those that it would have there.

@@ -110,7 +110,7 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-static bool is_glibc(const char *soname)
+bool group__is_glibc(const char *soname)
 {
 	static const char *const parts[] = {"libc.so.6",       "ld-linux-x86-64.so.2", "libm.so.6",    "libdl.so.2",
 					    "libpthread.so.0", "librt.so.1",           "libutil.so.1", "libresolv.so.2",
@@ -140,7 +140,7 @@ static bool needs_replaced(struct linkmap *map, size_t i, int now, const struct 
 	ELF_CLEANUP struct elf_file *there = NULL;
 	ERR_CLEANUP struct err *e = linkmap__file(map, i, &loaded);
 	const char *soname = loaded && *loaded->soname ? loaded->soname : base_name(linkmap__object(map, i).name);
-	if (is_glibc(soname) || (!names(l->vapi, soname) && !names(l->next, soname)))
+	if (group__is_glibc(soname) || (!names(l->vapi, soname) && !names(l->next, soname)))
 		return false;
 	if (!e && now >= 0)
 		e = elf_file__read_fd(now, soname, &there);

@@ -34,4 +34,7 @@ bool group__depends(const loaded_list *libraries, size_t a, size_t b);
 MUST_CHECK struct err *group__check_plain(const struct process *p, struct linkmap *map, const loaded_list *libraries,
 					  const struct loaded *l);
 
+/* Is this the SONAME of a part of glibc? */
+bool group__is_glibc(const char *soname);
+
 #endif

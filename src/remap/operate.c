@@ -1,6 +1,7 @@
 /* What is done to a process: prepare, freeze and exchange, undo (see update.h). */
 #include <string.h>
 
+#include "freeze/holders.h"
 #include "inject/clock.h"
 #include "inject/room.h"
 #include "remap/annex.h"
@@ -18,6 +19,7 @@ enum {
 	PAUSE_FIRST_MS = 2, /* between two attempts to freeze, doubled up to */
 	PAUSE_LAST_MS = 100,
 	MEMORY_SPARE = 1 << 20, /* for pages that replace others, page tables, the hand */
+	LOOK_MAX = 64 << 20,    /* of memory, while the process stands still */
 	MAPPINGS_SPARE = 64,    /* an image's segments, and both sides of each page that is replaced */
 };
 
@@ -317,14 +319,47 @@ static void list_live_ranges(const struct target *t, const struct group *g, tran
 		surgery__live_ranges(target__member(t, g, i)->surgery, out);
 }
 
-/* A thread that wakes up in the middle of an exchange could, in a plain library, come from an old function to a new one
- * that relies on new callers (-fipa-ra). */
-static bool any_plain(const struct target *t, const struct group *g)
+/* Then nobody may wake up in the middle of an exchange either (image/unprepared.h). */
+static bool is_entangled(const struct target *t, const struct group *g)
 {
 	for (size_t i = 0; i < g->n; i++)
-		if (loaded__is_plain(target__member(t, g, i)->library))
+		if (target__member(t, g, i)->plan->entangled)
 			return true;
 	return false;
+}
+
+/* Is anybody parked in old code that would not do beside the new? In a freeze. Pointers to functions are no sign: what
+ * would be gone on with lies behind a start. */
+static struct err *check_parked(const struct target *t, const trange_list *inside)
+{
+	trange_list skip = {0};
+	holder_list found = {0};
+	for (size_t i = 0; i < t->libraries.n; i++) {
+		const struct loaded *l = &t->libraries.items[i];
+		const struct vapi_note *v = &l->vapi->vapi;
+		if (loaded__has_vapi(l)) /* table, header, scratch */
+			vec__push(&skip, (struct trange){loaded__at(l, v->table),
+							 loaded__at(l, v->scratch + v->scratch_len)});
+	}
+	struct holders_query q = {.ranges = inside->items,
+				  .n_ranges = inside->n,
+				  .skip = skip.items,
+				  .n_skip = skip.n,
+				  .pointer_guard = holders__pointer_guard(t->process, hand__thread_pointer(t->hand)),
+				  .deadline = clock_deadline(STOP_MS * 100),
+				  .still = true,
+				  .bytes_max = LOOK_MAX};
+	struct err *e = holders__find(t->process, &q, &found);
+	for (size_t i = 0; !e && i < found.n; i++) {
+		const struct holder *h = &found.items[i];
+		struct trange r = inside->items[h->range];
+		if (h->to.v > r.start.v && h->to.v < r.end.v)
+			e = err__new(ERR_RETRY, 0, process__name(t->process), NULL,
+				     "an address in the old code is at 0x%lx: a parked stack or context?", h->at.v);
+	}
+	vec__free(&found);
+	vec__free(&skip);
+	return e;
 }
 
 static int by_start(const void *a, const void *b)
@@ -343,9 +378,11 @@ static void list_functions(const struct target *t, const struct group *g, functi
 
 /* What is exchanged while the process stands still. *committed says whether the new code is live, with an error too. */
 static struct err *exchange_frozen(struct target *t, const struct group *g, struct freeze *frozen, struct exchange *x,
-				   const struct unwinding *unwinding, bool *committed)
+				   const trange_list *inside, const struct unwinding *unwinding, bool *committed)
 {
 	struct err *e = still_ours(t, g);
+	if (!e && is_entangled(t, g))
+		e = check_parked(t, inside);
 	if (!e && unwinding)
 		e = unwinding__tell(unwinding);
 	if (!e)
@@ -379,12 +416,13 @@ static struct err *prepare_unwinding(struct target *t, const struct group *g, st
 static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
 				       struct exchange *x, bool *committed)
 {
-	trange_list inside = {0};
+	trange_list inside = {0}, old = {0};
 	function_list functions = {0};
 	struct freeze *frozen = NULL;
 	struct unwinding *unwinding;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
 	TRY(prepare_unwinding(t, g, &unwinding));
+	list_live_ranges(t, g, &old);
 	list_live_ranges(t, g, &inside);
 	if (unwinding)
 		vec__push(&inside, unwinding__loader(unwinding));
@@ -396,15 +434,16 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 				   .park = &park,
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
-				   .strict = opt->strict || any_plain(t, g),
+				   .strict = opt->strict || unwinding || is_entangled(t, g),
 				   .stop_ms = STOP_MS};
 	struct err *e = exchange__load(x, t->hand);
 	if (!e)
 		e = freeze__begin(t->process, &f, &frozen);
 	if (!e)
-		e = exchange_frozen(t, g, frozen, x, unwinding, committed);
+		e = exchange_frozen(t, g, frozen, x, &old, unwinding, committed);
 	unwinding__free(unwinding);
 	vec__free(&inside);
+	vec__free(&old);
 	vec__free(&functions);
 	return e;
 }

@@ -159,15 +159,6 @@ static void judge_holder(const struct mappings *maps, const struct holder *h, st
 			       place_of(maps, h->at), h->mangled ? ", mangled as by setjmp" : "");
 }
 
-/* The pointer guard of glibc: the word at fs:0x30 (tcbhead_t, sysdeps/x86_64/nptl/tls.h). */
-static uint64_t pointer_guard(const struct retire *r)
-{
-	uint64_t guard = 0;
-	taddr_t tp = hand__thread_pointer(r->hand);
-	ERR_CLEANUP struct err *e = tp.v ? process__read(r->p, taddr_add(tp, 0x30), &guard, sizeof(guard)) : NULL;
-	return e ? 0 : guard;
-}
-
 void retire__list_skipped(const struct retire *r, range_list *out)
 {
 	for (size_t i = 0; i < r->old.n; i++)
@@ -196,7 +187,7 @@ static struct err *ask_memory(struct retire *r)
 				  .n_ranges = ranges.n,
 				  .skip = skip.items,
 				  .n_skip = skip.n,
-				  .pointer_guard = pointer_guard(r),
+				  .pointer_guard = holders__pointer_guard(r->p, hand__thread_pointer(r->hand)),
 				  .deadline = clock_deadline((int)r->opt->timeout_s * 1000)};
 	struct err *e = holders__find(r->p, &q, &found);
 	if (!e)

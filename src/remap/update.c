@@ -93,6 +93,12 @@ static void plan_library(struct result *r, const struct plan_options *opt)
 				   "restart the process to run the new build");
 		return;
 	}
+	if (loaded__is_plain(l) && group__is_glibc(l->vapi->soname)) {
+		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "libc",
+				   "it is a part of glibc, which shares private structures with the dynamic loader",
+				   "restart the process to run the new build");
+		return;
+	}
 	if (l->untrusted) {
 		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "untrusted-path", err__text(l->untrusted),
 				   err__hint(l->untrusted));

@@ -268,7 +268,8 @@ void report__plan(FILE *to, const struct plan *p)
 	fprintf(to, "references to what stays: %zu, of them %zu to constants that keep their address\n",
 		p->counts.rebound, p->counts.kept_constants);
 	if (p->vapi->plain)
-		fprintf(to, "unprepared: %zu functions move, by %zu entries\n", p->leaves.n, p->jumps.n);
+		fprintf(to, "unprepared: %zu functions move, by %zu entries%s\n", p->leaves.n, p->jumps.n,
+			p->entangled ? "; nobody may be left in their old code" : "");
 	fprintf(to, "layout of objects in the heap: %s (of layout, not of meaning)\n", layout_verdict__name(p->layout));
 	for (size_t i = 0; i < p->remarks.n; i++)
 		fprintf(to, "note: %s\n", p->remarks.items[i]);
