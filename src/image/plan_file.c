@@ -354,6 +354,27 @@ static bool patches_are_sane(const struct plan *p)
 	return true;
 }
 
+/* Jumps lie in the loaded code, one behind the other; what is exchanged are pages of it. */
+static bool jumps_are_sane(const struct plan *p)
+{
+	vaddr_t behind = 0;
+	for (size_t i = 0; i < p->jumps.n; i++) {
+		const struct entry_jump *j = &p->jumps.items[i];
+		if (j->entry < behind || !elf_file__is_code(p->vapi, j->entry) ||
+		    !elf_file__is_code(p->vapi, j->entry + ARCH_JUMP_SIZE - 1) || !elf_file__is_code(p->next, j->to))
+			return false;
+		behind = j->entry + ARCH_JUMP_SIZE;
+	}
+	for (size_t i = 0; i < p->pages.n; i++)
+		if (p->pages.items[i] % LLU_PAGE || p->pages.items[i] >= p->vapi->vapi.end ||
+		    (i > 0 && p->pages.items[i] <= p->pages.items[i - 1]))
+			return false;
+	for (size_t i = 0; i < p->leaves.n; i++)
+		if (p->leaves.items[i].start >= p->leaves.items[i].end || p->leaves.items[i].end > p->vapi->vapi.end)
+			return false;
+	return p->vapi->plain || (!p->jumps.n && !p->pages.n && !p->leaves.n);
+}
+
 static bool lengths_are_sane(const struct plan *p)
 {
 	const uint64_t max = 1ULL << 40;
@@ -416,7 +437,8 @@ struct plan *plan_file__decode(const uint8_t *data, size_t size, const struct pl
 	struct io io = {
 	    .reading = true, .p = p, .at = data + sizeof(struct head), .end = data + size - sizeof(struct plan_key)};
 	fields(&io, p);
-	if (io.damaged || io.at != io.end || !slots_are_sane(p) || !patches_are_sane(p) || !lengths_are_sane(p)) {
+	if (io.damaged || io.at != io.end || !slots_are_sane(p) || !patches_are_sane(p) || !lengths_are_sane(p) ||
+	    !jumps_are_sane(p)) {
 		plan__free(p);
 		return NULL;
 	}

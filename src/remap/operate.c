@@ -238,7 +238,7 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 	TRY(process__shares_memory(t->process, false));
 	TRY(check_room(t, g));
 	TRY(await_other_hands(t, opt->timeout_s));
-	TRY(check_headers(t, g)); /* a dead tool's hand may have come to its end only now */
+	TRY(check_headers(t, g));                          /* a dead tool's hand may have come to its end only now */
 	TRY(make_annexes(t, g, opt->timeout_s, at_fault)); /* imports may lead there */
 	TRY(resolve_again(t, g, at_fault));
 	for (size_t i = 0; i < g->n; i++) {
@@ -338,8 +338,8 @@ static struct err *check_parked(const struct target *t, const trange_list *insid
 		const struct loaded *l = &t->libraries.items[i];
 		const struct vapi_note *v = &l->vapi->vapi;
 		if (loaded__has_vapi(l)) /* table, header, scratch */
-			vec__push(&skip, (struct trange){loaded__at(l, v->table),
-							 loaded__at(l, v->scratch + v->scratch_len)});
+			vec__push(&skip,
+				  (struct trange){loaded__at(l, v->table), loaded__at(l, v->scratch + v->scratch_len)});
 	}
 	struct holders_query q = {.ranges = inside->items,
 				  .n_ranges = inside->n,

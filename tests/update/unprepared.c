@@ -1,0 +1,157 @@
+/* Processes that loaded a plain library: what is special about them. That they do as well as others is shown by the
+ * tests that are built with UNPREPARED (real_input.c, real_pairs.c). */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "scene.h"
+
+TestSuite(unprepared, .fini = support__teardown);
+
+static const char library[] = "libstate.so.1";
+
+/* A program on the first build as it is. */
+static struct scene begin(const char *name)
+{
+	struct scene s = {.dir = temp_dir(), .library = path_of("lib%s.so.1", name), .how = BY_RENAME};
+
+	scene__install_raw(&s, fixture_library("v1", s.library));
+	scene__start(&s, (const char *const[]){path_of(FIXTURE_DIR "/%s_driver", name), NULL});
+	return s;
+}
+
+Test(unprepared, left_alone_by_split_only)
+{
+	struct scene s = begin("state");
+
+	scene__install_raw(&s, fixture_library("v2", library));
+	struct result r = scene__llvupdate(&s, (const char *const[]){"--split-only", NULL});
+	cr_assert_eq(r.exit_code, 1, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	result__free(&r);
+	target__rounds(s.target, 2, 1);
+	free(target__finish(s.target));
+}
+
+static struct json_object *get(struct json_object *o, const char *key)
+{
+	struct json_object *v = NULL;
+
+	cr_assert(json_object_object_get_ex(o, key, &v), "no '%s' in %s", key, json_object_to_json_string(o));
+	return v;
+}
+
+Test(unprepared, is_said_in_the_report)
+{
+	struct scene s = begin("state");
+
+	scene__install_raw(&s, fixture_library("v2", library));
+	struct result r = scene__llvupdate(&s, (const char *const[]){"--json", NULL});
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	struct json_object *o = json_tokener_parse(r.out);
+	struct json_object *l =
+	    json_object_array_get_idx(get(json_object_array_get_idx(get(o, "processes"), 0), "libraries"), 0);
+	cr_expect_str_eq(json_object_get_string(get(l, "kind")), "unprepared");
+	cr_expect_gt(json_object_get_int(get(get(l, "image"), "entries")), 0);
+	cr_expect_geq(json_object_get_int(get(get(l, "image"), "functions_moved")),
+		      json_object_get_int(get(get(l, "image"), "entries")));
+	json_object_put(o);
+	result__free(&r);
+
+	scene__install_raw(&s, fixture_library("v3", library));
+	r = scene__llvupdate(&s, NULL);
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(text__has(r.out, "unprepared: [0-9]+ functions moved, by jumps at [0-9]+ entries on [0-9]+ pages"),
+		  "%s", r.out);
+	result__free(&r);
+	target__rounds(s.target, 2, 3);
+	free(target__finish(s.target));
+}
+
+/* Of each page; there is padding, or a function that nobody calls now. */
+static void flip_last_bytes(int mem, struct map m)
+{
+	for (uint64_t page = m.start; page < m.end; page += 4096) {
+		uint8_t last;
+		cr_assert_eq(pread(mem, &last, 1, (off_t)(page + 4095)), 1);
+		last ^= 1;
+		cr_assert_eq(pwrite(mem, &last, 1, (off_t)(page + 4095)), 1);
+	}
+}
+
+/* One byte that a debugger has put there: what lies on that page is not what the file says. */
+Test(unprepared, code_that_somebody_changed)
+{
+	struct scene s = begin("state");
+	struct map maps[16];
+	size_t n = maps__find(target__pid(s.target), s.library, maps, 16);
+	int mem = open(path_of("/proc/%d/mem", target__pid(s.target)), O_RDWR | O_CLOEXEC);
+	size_t i = 0;
+
+	while (i < n && !strchr(maps[i].prot, 'x'))
+		i++;
+	cr_assert(i < n && mem >= 0, "no code of %s", s.library);
+	flip_last_bytes(mem, maps[i]);
+	scene__install_raw(&s, fixture_library("v2", library));
+	scene__refuse(&s, "its code was changed in memory");
+	flip_last_bytes(mem, maps[i]);
+	close(mem);
+	target__rounds(s.target, 2, 1);
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
+/* A try that came to nothing gives the room back. */
+Test(unprepared, leaves_nothing_when_it_is_not_done)
+{
+	struct scene s = begin("callback");
+	static struct map before[256], after[256];
+
+	target__rounds(s.target, 2, 1);
+	target__ask(s.target, "enter", "entered");
+	size_t n = maps__find(target__pid(s.target), "", before, 256);
+	scene__install_raw(&s, fixture_library("v2", s.library));
+	scene__refuse(&s, "inside|return into the code");
+	cr_expect_eq(maps__find(target__pid(s.target), "", after, 256), n);
+	target__ask(s.target, "leave", "left");
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
+/* Who is parked in old code that would come to a jump is not passed over, on a stack that no thread is on either. */
+Test(unprepared, parked_in_old_code)
+{
+	struct scene s = begin("park");
+
+	target__ask(s.target, "park heap", "parked");
+	scene__install_raw(&s, fixture_library("v2", s.library));
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	scene__install_raw(&s, fixture_library("v3", s.library));
+	scene__refuse(&s, "an address in the old code is at 0x[0-9a-f]+: a parked stack or context");
+	target__ask(s.target, "resume", "resumed 1");
+	scene__update(&s);
+	target__rounds(s.target, 2, 3);
+	free(target__finish(s.target));
+}
+
+/* Parts of glibc are refused by name: no update of them is tried by accident. */
+Test(unprepared, glibc)
+{
+	const char *dir = temp_dir(), *stock = "/lib/x86_64-linux-gnu/libm.so.6";
+	struct scene s = {.dir = dir, .library = "libm.so.6", .how = BY_RENAME};
+
+	scene__install_raw(&s, stock);
+	const char *env[] = {path_of("LD_LIBRARY_PATH=%s/lib", dir), NULL};
+	s.target = target__start(
+	    (const char *const[]){"/usr/bin/python3", "-c", "import math; print('ready', flush=True); input()", NULL},
+	    env);
+	target__expect(s.target, "ready");
+	scene__install_raw(&s, "/lib/x86_64-linux-gnu/libz.so.1"); /* any other file will do */
+	scene__refuse(&s, "it is a part of glibc");
+	target__kill(s.target);
+}
