@@ -35,10 +35,28 @@ static bool may_be_annex(const struct mapping *m)
 	       (strcmp(m->path, "/memfd:llu-vapi") == 0 || (n > 5 && strstr(m->path, "-vapi")));
 }
 
-bool annex__any(const struct mappings *maps)
+/* The note at its start says where the header is, and that for which library it was made. */
+static uint64_t library_of(const struct process *p, const struct mapping *m)
+{
+	struct {
+		Elf64_Nhdr n;
+		char name[4];
+		struct vapi_note v;
+	} note;
+	uint64_t library = 0;
+	ERR_CLEANUP struct err *e = process__read(p, m->range.start, &note, sizeof(note));
+	if (e || note.n.n_type != VAPI_NOTE_TYPE || memcmp(note.name, VAPI_NOTE_NAME, 4) != 0)
+		return 0;
+	taddr_t at =
+	    taddr(m->range.start.v + note.v.header - note.v.end + offsetof(struct vapi_header, library));
+	ERR_CLEANUP struct err *e2 = process__read(p, at, &library, sizeof(library));
+	return e2 ? 0 : library;
+}
+
+bool annex__any(const struct process *p, const struct mappings *maps, taddr_t bias)
 {
 	for (size_t i = 0; i < maps->n; i++)
-		if (may_be_annex(&maps->items[i]))
+		if (may_be_annex(&maps->items[i]) && library_of(p, &maps->items[i]) == bias.v)
 			return true;
 	return false;
 }

@@ -423,7 +423,7 @@ static struct err *read_plain(const struct process *p, const struct mappings *ma
 	TRY(open_plain(p, m, l, &library));
 	if (!library)
 		return NULL;
-	if (!annex__any(maps)) {
+	if (!annex__any(p, maps, l->bias)) {
 		if (what == DISCOVER_ALL)
 			look_at_next(p, l);
 		if (!l->outdated)
@@ -516,8 +516,7 @@ static struct err *add_plain(const struct process *p, const struct mappings *map
 			     loaded_list *out, uint64_t *bytes)
 {
 	LINKMAP_CLEANUP struct linkmap *list = NULL;
-	bool any_annex = annex__any(maps);
-	if (what == DISCOVER_SPLIT || (what == DISCOVER_PREPARED && !any_annex))
+	if (what == DISCOVER_SPLIT)
 		return NULL;
 	ERR_CLEANUP struct err *unknown = linkmap__read(p, &list);
 	for (size_t i = 0; !unknown && i < linkmap__count(list); i++) {
@@ -526,16 +525,15 @@ static struct err *add_plain(const struct process *p, const struct mappings *map
 		bool keep;
 		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
 		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) ||
-		    (!any_annex && !is_replaced(p, &o)))
+		    !(annex__any(p, maps, o.bias) || (what == DISCOVER_ALL && is_replaced(p, &o))))
 			continue;
 		struct err *err = read_plain(p, maps, m, what, &l, &keep);
-		if (err || !keep)
-			loaded__free(&l);
-		if (err && err__kind(err) != ERR_UNREADABLE)
-			return err;
-		err__free(err);
-		if (!err && keep)
+		if (!err && keep) {
 			TRY(add(out, &l, bytes));
+			continue;
+		}
+		loaded__free(&l);
+		TRY(err);
 	}
 	return NULL;
 }
@@ -571,13 +569,14 @@ static void take(struct loaded *l, bool keep, struct err *e, loaded_list *out, s
 static void add_annexed(const struct process *p, const struct mappings *maps, loaded_list *out, struct err **problem)
 {
 	LINKMAP_CLEANUP struct linkmap *list = NULL;
-	ERR_CLEANUP struct err *unknown = annex__any(maps) ? linkmap__read(p, &list) : NULL;
+	ERR_CLEANUP struct err *unknown = linkmap__read(p, &list);
 	for (size_t i = 0; list && i < linkmap__count(list); i++) {
 		struct linkmap_object o = linkmap__object(list, i);
 		struct loaded l = {0};
 		bool keep = false;
 		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
-		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias))
+		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) ||
+		    !annex__any(p, maps, o.bias))
 			continue;
 		struct err *e = read_annexed(p, maps, m, &l, &keep);
 		take(&l, keep, e, out, problem);

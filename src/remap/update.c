@@ -177,6 +177,8 @@ static void judge_group(const struct target *t, const struct group *g, struct li
 	for (size_t i = 0; i < g->n && map && target__group_pending(t, g); i++)
 		refuse_member(t, g, (int)i, "dependency",
 			      group__check_plain(t->process, map, &t->libraries, target__member(t, g, i)->library));
+	if (!target__group_pending(t, g))
+		return;
 	if (no_map && target__any_imports(t, g)) {
 		target__group_failed(t, g, no_map, TARGET_ALL_ALIKE);
 		return;

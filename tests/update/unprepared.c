@@ -127,7 +127,7 @@ Test(unprepared, parked_in_old_code)
 {
 	struct scene s = begin("park");
 
-	target__ask(s.target, "park heap", "parked");
+	target__ask(s.target, "park malloc", "done");
 	scene__install_raw(&s, fixture_library("v2", s.library));
 	scene__update(&s);
 	target__rounds(s.target, 2, 2);
