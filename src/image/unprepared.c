@@ -5,6 +5,7 @@
 
 enum {
 	OPERAND_MAX = 64, /* what one instruction reads at most (Intel SDM volume 1, 4.6) */
+	GAP_MAX = 4,      /* pages */
 	AROUND = 256, /* bytes in front of and behind a constant that must be equal too: an array may be addressed by
 			 a place in front of it */
 };
@@ -352,6 +353,11 @@ static void check_slots(const struct comparison *c)
 	const struct plan *p = c->x->p;
 	for (uint32_t i = 0; i < p->vapi->vapi.n_used; i++) {
 		vaddr_t old = p->vapi->slots[i].function;
+		const struct function *f = old ? code__function_at(c->a, old) : NULL;
+		if (f && f->start != old && c->moves[index_of(c->a, f)]) {
+			FREE_CLEANUP char *name = code__describe(c->a, old);
+			planner__refuse(c->x, "entry", "%s is a second entry of a function that changed", name);
+		}
 		if (!old || !p->slots[i] || p->slots[i] == SLOT_HELD || match__successor(c->m, old) == p->slots[i])
 			continue;
 		FREE_CLEANUP char *name = code__describe(c->a, old);
@@ -452,9 +458,16 @@ static void list_pages(const struct comparison *c)
 	}
 	if (all.n)
 		qsort(all.items, all.n, sizeof(vaddr_t), by_address);
-	for (size_t i = 0; i < all.n; i++)
-		if (i == 0 || all.items[i] != all.items[i - 1])
-			vec__push(&p->pages, all.items[i]);
+	for (size_t i = 0; i < all.n; i++) {
+		vaddr_t last = i ? all.items[i - 1] : 0;
+		if (i && all.items[i] == last)
+			continue;
+		/* pages in between go with them: a mapping costs more than a page of a shared file */
+		for (vaddr_t a = last + LLU_PAGE; i && all.items[i] - last <= GAP_MAX * LLU_PAGE && a < all.items[i];
+		     a += LLU_PAGE)
+			vec__push(&p->pages, a);
+		vec__push(&p->pages, all.items[i]);
+	}
 	vec__free(&all);
 }
 

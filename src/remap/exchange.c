@@ -24,7 +24,7 @@ struct err *exchange__new(struct surgery *const *members, size_t n, struct excha
 	for (size_t i = 0; i < n; i++)
 		total += members[i]->shadows.n + 1;
 	if (total > HAND_BATCH_MAX)
-		return surgery__refuse(members[0], "too many separate pages of read-only data change");
+		return surgery__refuse(members[0], "too many separate pages change");
 	struct exchange *x = xcalloc(1, sizeof(*x));
 	x->steps = xcalloc(total, sizeof(*x->steps));
 	x->batch = xcalloc(total, sizeof(*x->batch));

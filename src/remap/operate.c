@@ -219,10 +219,13 @@ static struct err *resolve_again(const struct target *t, const struct group *g, 
 /* Where there is no room the kernel may kill the process, or nothing could be taken back. */
 static struct err *check_room(const struct target *t, const struct group *g)
 {
-	uint64_t bytes = MEMORY_SPARE;
-	for (size_t i = 0; i < g->n; i++)
-		bytes += target__member(t, g, i)->plan->image_len + MEMORY_SPARE;
-	return process__has_room(t->process, bytes, g->n * MAPPINGS_SPARE);
+	uint64_t bytes = MEMORY_SPARE, mappings = 0;
+	for (size_t i = 0; i < g->n; i++) {
+		const struct plan *p = target__member(t, g, i)->plan;
+		bytes += p->image_len + p->pages.n * LLU_PAGE + MEMORY_SPARE;
+		mappings += MAPPINGS_SPARE + 2 * p->pages.n;
+	}
+	return process__has_room(t->process, bytes, mappings);
 }
 
 static struct err *begin(struct target *t, const struct group *g, const struct update_options *opt, int *at_fault)
