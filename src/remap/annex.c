@@ -47,8 +47,7 @@ static uint64_t library_of(const struct process *p, const struct mapping *m)
 	ERR_CLEANUP struct err *e = process__read(p, m->range.start, &note, sizeof(note));
 	if (e || note.n.n_type != VAPI_NOTE_TYPE || memcmp(note.name, VAPI_NOTE_NAME, 4) != 0)
 		return 0;
-	taddr_t at =
-	    taddr(m->range.start.v + note.v.header - note.v.end + offsetof(struct vapi_header, library));
+	taddr_t at = taddr(m->range.start.v + note.v.header - note.v.end + offsetof(struct vapi_header, library));
 	ERR_CLEANUP struct err *e2 = process__read(p, at, &library, sizeof(library));
 	return e2 ? 0 : library;
 }
@@ -249,6 +248,7 @@ struct err *annex__make(const struct process *p, struct loaded *l, int timeout_m
 	if (!e)
 		e = fill(p, l, timeout_ms);
 	l->header = (struct vapi_header){.library = l->bias.v};
+	l->fresh = !e;
 	if (!e)
 		return NULL;
 	if (reserved && err__kind(e) != ERR_GONE)
@@ -262,18 +262,21 @@ struct err *annex__remove(const struct process *p, struct loaded *l, int timeout
 {
 	TRY(unmap(p, annex__range(l), timeout_ms));
 	l->shift = 0;
+	l->fresh = false;
 	return NULL;
 }
 
-/* Anonymous or of our store, without a gap, and with the very ends: then it is what was reserved there. */
-static bool is_ours(const struct mappings *maps, struct trange r)
+/* Anonymous or of our store, without a gap, and with the very ends: then it is what was reserved there. Once it says
+ * for which library it is, somebody may know of it. */
+static bool is_ours(const struct process *p, const struct mappings *maps, struct trange r)
 {
 	uint64_t at = r.start.v;
 	for (size_t i = 0; i < maps->n; i++) {
 		const struct mapping *m = &maps->items[i];
 		if (m->range.end.v <= r.start.v || m->range.start.v >= r.end.v)
 			continue;
-		if (m->range.start.v != at || m->shared || (m->inode && !strstr(m->path, "-vapi")))
+		if (m->range.start.v != at || m->shared || (m->inode && !strstr(m->path, "-vapi")) ||
+		    (may_be_annex(m) && library_of(p, m)))
 			return false;
 		at = m->range.end.v;
 	}
@@ -284,7 +287,7 @@ struct err *annex__clear(const struct process *p, struct trange r, int timeout_m
 {
 	struct mappings maps;
 	TRY(process__maps(p, &maps));
-	bool ours = is_ours(&maps, r);
+	bool ours = is_ours(p, &maps, r);
 	mappings__free(&maps);
 	return ours ? unmap(p, r, timeout_ms) : NULL;
 }

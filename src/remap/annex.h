@@ -7,8 +7,9 @@
  * pads R, RX             from a file in the store (image/vapi_file.h), the same for all processes; by the hand table,
  * header     anonymous window            stays reservation
  *
- * It is found again by its file's name, and believed when its bytes are those that the library's file gives and its
- * header names the library. Until the header is written nothing in the process refers to any of it.
+ * A try that comes to nothing before the dynamic loader is told of it (unwinding.h) gives it back; after that it stays
+ * for the next one. It is found again by its file's name, and believed when its bytes are those that the library's file
+ * gives and its header names the library. Until the header is written nothing in the process refers to any of it.
  */
 #ifndef LLU_REMAP_ANNEX_H
 #define LLU_REMAP_ANNEX_H

@@ -570,13 +570,12 @@ static void add_annexed(const struct process *p, const struct mappings *maps, lo
 {
 	LINKMAP_CLEANUP struct linkmap *list = NULL;
 	ERR_CLEANUP struct err *unknown = linkmap__read(p, &list);
-	for (size_t i = 0; list && i < linkmap__count(list); i++) {
+	for (size_t i = 0; !unknown && i < linkmap__count(list); i++) {
 		struct linkmap_object o = linkmap__object(list, i);
 		struct loaded l = {0};
 		bool keep = false;
 		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
-		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) ||
-		    !annex__any(p, maps, o.bias))
+		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) || !annex__any(p, maps, o.bias))
 			continue;
 		struct err *e = read_annexed(p, maps, m, &l, &keep);
 		take(&l, keep, e, out, problem);

@@ -13,6 +13,7 @@ struct loaded {
 	char *path;            /* as mapped, seen from the process */
 	struct elf_file *vapi; /* the file that the process loaded; for a plain one the VAPI made of it, or, when none
 				  can be made, the file itself */
+	bool fresh;            /* its annex was made a moment ago, and nobody knows of it */
 	char *no_vapi;         /* then: why */
 	struct vapi_header header; /* read from the process; all zero before the first update */
 	struct elf_file *live;     /* the build whose code runs; the same pointer as vapi before the first update */

@@ -98,7 +98,7 @@ static struct err *await_other_hands(const struct target *t, unsigned timeout_s)
 	return NULL;
 }
 
-/* The first update of an unprepared library needs room; one that came to nothing gives it back. */
+/* The first update of an unprepared library needs room. */
 static struct err *make_annexes(struct target *t, const struct group *g, unsigned timeout_s, int *at_fault)
 {
 	for (size_t i = 0; i < g->n; i++) {
@@ -118,15 +118,15 @@ static struct err *make_annexes(struct target *t, const struct group *g, unsigne
 	return NULL;
 }
 
+/* While nobody knows of it, it can be given back. */
 static void remove_annexes(struct target *t, const struct group *g, unsigned timeout_s)
 {
 	for (size_t i = 0; i < g->n; i++) {
 		struct loaded *l = target__member(t, g, i)->library;
-		if (!l->shift || l->header.generation)
+		if (!l->fresh)
 			continue;
 		dismiss_hand(t);
-		if (l->header.magic == 0)
-			err__free(annex__remove(t->process, l, (int)timeout_s * 1000));
+		err__free(annex__remove(t->process, l, (int)timeout_s * 1000));
 	}
 }
 
@@ -404,31 +404,46 @@ static struct err *exchange_frozen(struct target *t, const struct group *g, stru
 	return e;
 }
 
-/* Before the freeze: what the loader is to be told of unprepared libraries. */
-static struct err *prepare_unwinding(struct target *t, const struct group *g, struct unwinding **out)
+/* Before the freeze: what the loader is to be told of unprepared libraries. What an earlier attempt has prepared will
+ * do. */
+static struct err *prepare_unwinding(struct target *t, const struct group *g, struct unwinding **u)
 {
 	FREE_CLEANUP const struct loaded **plain = xcalloc(g->n, sizeof(void *));
 	size_t n = 0;
-	*out = NULL;
 	for (size_t i = 0; i < g->n; i++)
-		if (loaded__is_plain(target__member(t, g, i)->library))
+		if (loaded__is_plain(target__member(t, g, i)->library)) {
+			target__member(t, g, i)->library->fresh = false; /* even if it ends half-way */
 			plain[n++] = target__member(t, g, i)->library;
-	return n ? unwinding__prepare(t->process, plain, n, t->hand, out) : NULL;
+		}
+	if (*u && unwinding__is_ready(*u))
+		return NULL;
+	unwinding__free(*u);
+	*u = NULL;
+	if (n)
+		TRY(unwinding__prepare(t->process, plain, n, t->hand, u));
+	if (!*u)
+		return NULL;
+	struct trange loader = unwinding__loader(*u);
+	struct freeze_options f = {.inside = &loader, .n_inside = 1, .except = hand__tid(t->hand), .stop_ms = STOP_MS};
+	struct freeze *frozen = NULL;
+	TRY(freeze__begin(t->process, &f, &frozen));
+	struct err *e = unwinding__make_room(*u);
+	(void)freeze__thaw(frozen);
+	return e;
 }
 
 static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
-				       struct exchange *x, bool *committed)
+				       struct exchange *x, struct unwinding **unwinding, bool *committed)
 {
 	trange_list inside = {0}, old = {0};
 	function_list functions = {0};
 	struct freeze *frozen = NULL;
-	struct unwinding *unwinding;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
-	TRY(prepare_unwinding(t, g, &unwinding));
+	TRY(prepare_unwinding(t, g, unwinding));
 	list_live_ranges(t, g, &old);
 	list_live_ranges(t, g, &inside);
-	if (unwinding)
-		vec__push(&inside, unwinding__loader(unwinding));
+	if (*unwinding)
+		vec__push(&inside, unwinding__loader(*unwinding));
 	list_functions(t, g, &functions);
 	struct freeze_options f = {.inside = inside.items,
 				   .n_inside = inside.n,
@@ -437,14 +452,13 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 				   .park = &park,
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
-				   .strict = opt->strict || unwinding || is_entangled(t, g),
+				   .strict = opt->strict || is_entangled(t, g),
 				   .stop_ms = STOP_MS};
 	struct err *e = exchange__load(x, t->hand);
 	if (!e)
 		e = freeze__begin(t->process, &f, &frozen);
 	if (!e)
-		e = exchange_frozen(t, g, frozen, x, &old, unwinding, committed);
-	unwinding__free(unwinding);
+		e = exchange_frozen(t, g, frozen, x, &old, *unwinding, committed);
 	vec__free(&inside);
 	vec__free(&old);
 	vec__free(&functions);
@@ -457,13 +471,16 @@ static struct err *attempt(struct target *t, const struct group *g, const struct
 {
 	uint64_t deadline = clock_ns() + opt->timeout_s * 1000000000ULL;
 	unsigned pause = PAUSE_FIRST_MS;
+	struct unwinding *unwinding = NULL;
 	for (;;) {
 		struct err *e = raise_hand(t, g, opt->timeout_s);
 		if (!e)
-			e = freeze_and_exchange(t, g, opt, x, committed);
+			e = freeze_and_exchange(t, g, opt, x, &unwinding, committed);
 		dismiss_hand(t); /* used up, or not to be left waiting */
-		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline)
+		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline) {
+			unwinding__free(unwinding);
 			return e;
+		}
 		err__free(e);
 		clock_pause(pause);
 		pause = pause * 2 < PAUSE_LAST_MS ? pause * 2 : PAUSE_LAST_MS;

@@ -44,17 +44,26 @@ static bool is_object(const struct search *s, uint64_t link_map)
 	return false;
 }
 
-/* How many entries of an array there are at `a`, up to `max`. */
-static size_t read_array(const struct search *s, uint64_t a, struct entry *out, size_t max)
+static bool is_filler(const struct entry *x)
+{
+	return x->start == UINT64_MAX;
+}
+
+/* How many entries of an array there are at `a`, up to `max`, and how many of them are objects; behind those there may
+ * be some that earlier tries have left, for no address. */
+static size_t read_array(const struct search *s, uint64_t a, struct entry *out, size_t max, size_t *objects)
 {
 	size_t n = 0;
-	for (; n < max; n++) {
+	for (*objects = 0; n < max; n++) {
 		ERR_CLEANUP struct err *e =
 		    process__read(s->p, taddr(a + n * sizeof(struct entry)), &out[n], sizeof(struct entry));
 		const struct entry *x = &out[n];
-		if (e || x->start >= x->end || x->start % LLU_PAGE || !is_object(s, x->map) ||
+		if (!e && *objects && is_filler(x) && is_object(s, x->map))
+			continue;
+		if (e || n > *objects || x->start >= x->end || x->start % LLU_PAGE || !is_object(s, x->map) ||
 		    (n > 0 && x->start < out[n - 1].end))
 			break;
+		++*objects;
 	}
 	return n;
 }
@@ -80,9 +89,10 @@ static struct err *look_into(struct search *s, const struct mapping *m, struct u
 	FREE_CLEANUP struct entry *array = xcalloc(OBJECTS_MAX, sizeof(*array));
 	TRY(process__read(s->p, m->range.start, words, n * 8));
 	for (size_t i = 0; i < n; i++) {
-		size_t len = words[i] && words[i] % 8 == 0 ? read_array(s, words[i], array, OBJECTS_MAX) : 0;
+		size_t objects = 0;
+		size_t len = words[i] && words[i] % 8 == 0 ? read_array(s, words[i], array, OBJECTS_MAX, &objects) : 0;
 		if (!len || !near_word(words, n, i, len, &size_at) ||
-		    !near_word(words, n, i, array[len - 1].end, &end_at))
+		    !near_word(words, n, i, array[objects - 1].end, &end_at))
 			continue;
 		++*found;
 		u->pointer_at = taddr_add(m->range.start, i * 8);
@@ -90,10 +100,10 @@ static struct err *look_into(struct search *s, const struct mapping *m, struct u
 		u->end_at = taddr_add(m->range.start, end_at * 8);
 		u->pointer = words[i];
 		u->size = len;
-		u->end = array[len - 1].end;
+		u->end = array[objects - 1].end;
 		free(s->entries);
-		s->entries = xmemdup(array, len * sizeof(*array));
-		s->n = len;
+		s->entries = xmemdup(array, objects * sizeof(*array));
+		s->n = objects;
 	}
 	return NULL;
 }
@@ -146,34 +156,97 @@ static int by_start(const void *a, const void *b)
 	return (x->start > y->start) - (x->start < y->start);
 }
 
-/* A: as it is, and entries for no address. B: with the annexes. */
-static void fill(const struct search *s, const struct entry *annex, size_t n, struct entry *a, struct entry *b)
+/* A: as it is. B: with the annexes. Both are filled up with entries for no address. */
+static void fill(const struct search *s, const struct entry *annex, size_t n, size_t size, struct entry *a,
+		 struct entry *b)
 {
-	memcpy(a, s->entries, s->n * sizeof(*a));
-	memcpy(b, s->entries, s->n * sizeof(*b));
-	for (size_t i = 0; i < n; i++) {
-		a[s->n + i] = (struct entry){.start = UINT64_MAX, .end = UINT64_MAX, .map = annex[i].map};
-		b[s->n + i] = annex[i];
+	for (size_t i = 0; i < size; i++) {
+		const struct entry filler = {.start = UINT64_MAX, .end = UINT64_MAX, .map = annex[0].map};
+		a[i] = i < s->n ? s->entries[i] : filler;
+		b[i] = i < s->n + n && i >= s->n ? annex[i - s->n] : a[i];
 	}
-	qsort(b, s->n + n, sizeof(*b), by_start);
+	qsort(b, size, sizeof(*b), by_start);
+}
+
+/* Does the annex hold these bytes at `a`? */
+static bool is_there(const struct search *s, const struct loaded *l, taddr_t a, const void *bytes, size_t len)
+{
+	const struct vapi_note *v = &l->vapi->vapi;
+	FREE_CLEANUP uint8_t *have = xmalloc(len);
+	if (loaded__from(l, a) < v->window || loaded__from(l, a) - v->window >= v->window_len)
+		return false;
+	ERR_CLEANUP struct err *e = process__read(s->p, a, have, len);
+	return !e && memcmp(have, bytes, len) == 0;
 }
 
 static struct err *write_arrays(const struct search *s, const struct mappings *maps, const struct loaded *l,
 				struct hand *h, const struct entry *annex, size_t n, struct unwinding *u)
 {
-	size_t one = (s->n + n) * sizeof(struct entry), len = align_up(2 * one, LLU_PAGE);
+	u->new_size = s->n + n > u->size ? s->n + n : u->size;
+	size_t one = u->new_size * sizeof(struct entry), len = align_up(2 * one, LLU_PAGE);
 	vaddr_t room;
+	FREE_CLEANUP struct entry *both = xcalloc(2 * u->new_size, sizeof(*both));
+	fill(s, annex, n, u->new_size, both, both + u->new_size);
+	u->new_end = u->end;
+	for (size_t i = 0; i < n; i++)
+		u->new_end = annex[i].end > u->new_end ? annex[i].end : u->new_end;
+	u->a = taddr(u->pointer);
+	u->b = taddr_add(u->a, one);
+	if (is_there(s, l, u->a, both, 2 * one)) /* of an earlier try */
+		return NULL;
 	TRY(find_room(maps, l, len, &room));
-	FREE_CLEANUP struct entry *both = xcalloc(2 * (s->n + n), sizeof(*both));
-	fill(s, annex, n, both, both + s->n + n);
 	u->a = loaded__at(l, room);
 	u->b = taddr_add(u->a, one);
-	u->new_size = s->n + n;
-	u->new_end = both[2 * (s->n + n) - 1].end;
 	TRY(bring__map(h, "map a table", u->a, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	TRY(process__write(s->p, u->a, both, 2 * one));
 	return bring__protect(h, u->a, len, PROT_READ);
 }
+
+/* ---- telling it ---- */
+
+static struct err *holds(const struct unwinding *u, taddr_t at, uint64_t value)
+{
+	uint64_t now;
+	TRY(process__read(u->p, at, &now, sizeof(now)));
+	return now == value ? NULL : err__new(ERR_RETRY, 0, NULL, NULL, "its dynamic loader's tables have changed");
+}
+
+static struct err *write_word(const struct unwinding *u, taddr_t at, uint64_t value)
+{
+	return process__write(u->p, at, &value, sizeof(value));
+}
+
+static struct err *begin(const struct unwinding *u)
+{
+	TRY(holds(u, u->pointer_at, u->pointer));
+	TRY(holds(u, u->size_at, u->size));
+	TRY(holds(u, u->end_at, u->end));
+	return write_word(u, u->pointer_at, u->a.v);
+}
+
+struct err *unwinding__make_room(const struct unwinding *u)
+{
+	TRY(holds(u, u->pointer_at, u->a.v));
+	TRY(holds(u, u->size_at, u->size));
+	return write_word(u, u->size_at, u->new_size);
+}
+
+bool unwinding__is_ready(const struct unwinding *u)
+{
+	ERR_CLEANUP struct err *pointer = holds(u, u->pointer_at, u->a.v);
+	ERR_CLEANUP struct err *size = holds(u, u->size_at, u->new_size);
+	return !pointer && !size;
+}
+
+struct err *unwinding__tell(const struct unwinding *u)
+{
+	TRY(holds(u, u->pointer_at, u->a.v));
+	TRY(holds(u, u->size_at, u->new_size));
+	TRY(write_word(u, u->pointer_at, u->b.v));
+	return u->new_end == u->end ? NULL : write_word(u, u->end_at, u->new_end);
+}
+
+/* ---- all of it ---- */
 
 static taddr_t link_map_of(const struct linkmap *map, taddr_t bias)
 {
@@ -229,6 +302,8 @@ struct err *unwinding__prepare(const struct process *p, const struct loaded *con
 	struct search s = {.p = p, .map = map};
 	u->p = p;
 	struct err *e = prepare(&s, &maps, l, n, h, u, &any);
+	if (!e && any)
+		e = begin(u);
 	mappings__free(&maps);
 	free(s.entries);
 	if (e || !any)
@@ -246,29 +321,4 @@ void unwinding__free(struct unwinding *u)
 struct trange unwinding__loader(const struct unwinding *u)
 {
 	return u->loader;
-}
-
-/* ---- telling it ---- */
-
-static struct err *holds(const struct unwinding *u, taddr_t at, uint64_t value)
-{
-	uint64_t now;
-	TRY(process__read(u->p, at, &now, sizeof(now)));
-	return now == value ? NULL : err__new(ERR_RETRY, 0, NULL, NULL, "its dynamic loader's tables have changed");
-}
-
-static struct err *write_word(const struct unwinding *u, taddr_t at, uint64_t value)
-{
-	return process__write(u->p, at, &value, sizeof(value));
-}
-
-struct err *unwinding__tell(const struct unwinding *u)
-{
-	TRY(holds(u, u->pointer_at, u->pointer));
-	TRY(holds(u, u->size_at, u->size));
-	TRY(holds(u, u->end_at, u->end));
-	TRY(write_word(u, u->pointer_at, u->a.v));
-	TRY(write_word(u, u->size_at, u->new_size));
-	TRY(write_word(u, u->pointer_at, u->b.v));
-	return u->new_end == u->end ? NULL : write_word(u, u->end_at, u->new_end);
 }

@@ -10,8 +10,10 @@
  *     size + n          now those count
  *     pointer -> B      the same with n annexes in their places instead
  *
- * in a freeze in which nobody is in the dynamic loader. Each step leaves the array right, so the tool may be killed in
- * between. Where the words are is found by what they lead to: each entry must name an object of the loader's list.
+ * Between two of these steps lies a moment at which nobody is in the dynamic loader, so that no thread reads one word
+ * before a step and the other one behind the next: the second and the third are made in freezes, in which sleepers may
+ * be left asleep. Each step leaves the array right, so the tool may be killed in between. Where the words are is
+ * found by what they lead to: each entry must name an object of the loader's list.
  */
 #ifndef LLU_REMAP_UNWINDING_H
 #define LLU_REMAP_UNWINDING_H
@@ -20,14 +22,17 @@
 
 struct unwinding;
 
-/* Writes the arrays for the annexes of `n` libraries, into that of the first, with a hand in the process; nobody uses
- * them yet. *out is NULL when the loader has been told of all of them before. ERR_REFUSED where its words are not found
- * (a glibc before 2.35, or another one). */
+/* Writes the arrays for the annexes of `n` libraries, into that of the first, with a hand in the process, and takes the
+ * first step. *out is NULL when the loader has been told of all of them before. ERR_REFUSED where its words are not
+ * found (a glibc before 2.35, or another one). */
 MUST_CHECK struct err *unwinding__prepare(const struct process *p, const struct loaded *const *l, size_t n,
 					  struct hand *h, struct unwinding **out);
 /* The loader's code, which nobody may be in. */
 struct trange unwinding__loader(const struct unwinding *u);
-/* Tells the loader, in a freeze. ERR_RETRY when the words have changed. */
+/* Have the first two steps been taken, and nobody has changed the words since? */
+bool unwinding__is_ready(const struct unwinding *u);
+/* The second step, and the third, each in a freeze of its own. ERR_RETRY when the words have changed. */
+MUST_CHECK struct err *unwinding__make_room(const struct unwinding *u);
 MUST_CHECK struct err *unwinding__tell(const struct unwinding *u);
 void unwinding__free(struct unwinding *u);
 
