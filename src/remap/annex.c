@@ -35,6 +35,12 @@ static bool may_be_annex(const struct mapping *m)
 	       (strcmp(m->path, "/memfd:llu-vapi") == 0 || (n > 5 && strstr(m->path, "-vapi")));
 }
 
+bool annex__at(const struct mappings *maps, taddr_t a)
+{
+	const struct mapping *m = mappings__at(maps, a);
+	return m && m->range.start.v == a.v && may_be_annex(m);
+}
+
 /* The note at its start says where the header is, and that for which library it was made. */
 static uint64_t library_of(const struct process *p, const struct mapping *m)
 {

@@ -22,6 +22,8 @@
 MUST_CHECK struct err *annex__find(const struct process *p, const struct mappings *maps, size_t *at, struct loaded *l);
 /* Is the annex, whose header and live image have been read, of the library that is there now? */
 bool annex__is_current(const struct mappings *maps, const struct loaded *l);
+/* Does one begin at `a`, by the name of the file? */
+bool annex__at(const struct mappings *maps, taddr_t a);
 /* Is there, by what an annex says of itself, one of a library at `bias`? It is to be found then. */
 bool annex__any(const struct process *p, const struct mappings *maps, taddr_t bias);
 

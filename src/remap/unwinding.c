@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "base/vec.h"
+#include "remap/annex.h"
 #include "remap/bring.h"
 #include "remap/linkmap.h"
 
@@ -32,6 +33,7 @@ struct unwinding {
 struct search {
 	const struct process *p;
 	const struct linkmap *map;
+	const struct mappings *maps;
 	struct entry *entries; /* the array that was found */
 	size_t n;
 };
@@ -44,9 +46,15 @@ static bool is_object(const struct search *s, uint64_t link_map)
 	return false;
 }
 
+/* Of a library that was unloaded the annex stays. */
+static bool is_known(const struct search *s, const struct entry *x)
+{
+	return is_object(s, x->map) || annex__at(s->maps, taddr(x->start));
+}
+
 static bool is_filler(const struct entry *x)
 {
-	return x->start == UINT64_MAX;
+	return x->start == UINT64_MAX && x->end == UINT64_MAX;
 }
 
 /* How many entries of an array there are at `a`, up to `max`, and how many of them are objects; behind those there may
@@ -58,9 +66,9 @@ static size_t read_array(const struct search *s, uint64_t a, struct entry *out, 
 		ERR_CLEANUP struct err *e =
 		    process__read(s->p, taddr(a + n * sizeof(struct entry)), &out[n], sizeof(struct entry));
 		const struct entry *x = &out[n];
-		if (!e && *objects && is_filler(x) && is_object(s, x->map))
+		if (!e && *objects && is_filler(x))
 			continue;
-		if (e || n > *objects || x->start >= x->end || x->start % LLU_PAGE || !is_object(s, x->map) ||
+		if (e || n > *objects || x->start >= x->end || x->start % LLU_PAGE || !is_known(s, x) ||
 		    (n > 0 && x->start < out[n - 1].end))
 			break;
 		++*objects;
@@ -68,11 +76,12 @@ static size_t read_array(const struct search *s, uint64_t a, struct entry *out, 
 	return n;
 }
 
-static bool near_word(const uint64_t *words, size_t n, size_t at, uint64_t value, size_t *out)
+/* A word near the pointer with a value from `low` to `high`. */
+static bool near_word(const uint64_t *words, size_t n, size_t at, uint64_t low, uint64_t high, size_t *out)
 {
 	size_t from = at > NEAR / 8 ? at - NEAR / 8 : 0;
 	for (size_t i = from; i < n && i <= at + NEAR / 8; i++)
-		if (words[i] == value && i != at) {
+		if (words[i] >= low && words[i] <= high && i != at) {
 			*out = i;
 			return true;
 		}
@@ -91,16 +100,18 @@ static struct err *look_into(struct search *s, const struct mapping *m, struct u
 	for (size_t i = 0; i < n; i++) {
 		size_t objects = 0;
 		size_t len = words[i] && words[i] % 8 == 0 ? read_array(s, words[i], array, OBJECTS_MAX, &objects) : 0;
-		if (!len || !near_word(words, n, i, len, &size_at) ||
-		    !near_word(words, n, i, array[objects - 1].end, &end_at))
+		uint64_t end = objects ? array[objects - 1].end : 0;
+		/* entries for no address may not count yet */
+		if (!objects || !near_word(words, n, i, objects, len, &size_at) ||
+		    !near_word(words, n, i, end, end, &end_at))
 			continue;
 		++*found;
 		u->pointer_at = taddr_add(m->range.start, i * 8);
 		u->size_at = taddr_add(m->range.start, size_at * 8);
 		u->end_at = taddr_add(m->range.start, end_at * 8);
 		u->pointer = words[i];
-		u->size = len;
-		u->end = array[objects - 1].end;
+		u->size = words[size_at];
+		u->end = end;
 		free(s->entries);
 		s->entries = xmemdup(array, objects * sizeof(*array));
 		s->n = objects;
@@ -299,7 +310,7 @@ struct err *unwinding__prepare(const struct process *p, const struct loaded *con
 	TRY(linkmap__read(p, &map));
 	TRY(process__maps(p, &maps));
 	struct unwinding *u = xcalloc(1, sizeof(*u));
-	struct search s = {.p = p, .map = map};
+	struct search s = {.p = p, .map = map, .maps = &maps};
 	u->p = p;
 	struct err *e = prepare(&s, &maps, l, n, h, u, &any);
 	if (!e && any)
