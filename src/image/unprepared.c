@@ -463,8 +463,8 @@ static void list_pages(const struct comparison *c)
 		if (i && all.items[i] == last)
 			continue;
 		/* pages in between go with them: a mapping costs more than a page of a shared file */
-		for (vaddr_t a = last + LLU_PAGE; i && all.items[i] - last <= GAP_MAX * LLU_PAGE && a < all.items[i];
-		     a += LLU_PAGE)
+		for (vaddr_t a = last + LLU_PAGE;
+		     i && all.items[i] - last <= GAP_MAX * (vaddr_t)LLU_PAGE && a < all.items[i]; a += LLU_PAGE)
 			vec__push(&p->pages, a);
 		vec__push(&p->pages, all.items[i]);
 	}

@@ -195,7 +195,7 @@ static struct err *write_arrays(const struct search *s, const struct mappings *m
 {
 	u->new_size = s->n + n > u->size ? s->n + n : u->size;
 	size_t one = u->new_size * sizeof(struct entry), len = align_up(2 * one, LLU_PAGE);
-	vaddr_t room;
+	vaddr_t room = 0;
 	FREE_CLEANUP struct entry *both = xcalloc(2 * u->new_size, sizeof(*both));
 	fill(s, annex, n, u->new_size, both, both + u->new_size);
 	u->new_end = u->end;
