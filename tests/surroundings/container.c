@@ -232,7 +232,7 @@ Test(container, chroot_with_an_outdated_dependency)
 	place__start_chroot(&p, "/linked", (const char *const[]){NULL});
 	file__copy(fixture_library("dep2", "libdep.so.1"), fresh);
 	cr_assert_eq(rename(fresh, dep), 0);
-	place__refuse(&p, 2, 3, "libdep\\.so\\.1, which it needs, is outdated too, and is no LLU-capable library");
+	place__refuse(&p, 2, 3, "libdep\\.so\\.1, which it depends on, cannot be updated");
 	place__end(&p);
 }
 
