@@ -113,11 +113,11 @@ static const char *ask(struct bed *b, const char *line, const char *when)
 	return heard;
 }
 
-/* Was the tool killed between asking a thread to stop and mending the call that the thread was in? */
+/* Was the tool killed between asking threads to stop and mending the calls that they were in? */
 static bool was_stopping(const struct bed *b)
 {
 	return b->killed_at && (strstr(b->killed_at, " tracee__interrupt<") ||
-				text__has(b->killed_at, "^SETREGSET before: tracee__set_regs<stopped<"));
+				text__has(b->killed_at, "^SETREGSET (before|after): tracee__set_regs<stopped<"));
 }
 
 static void look(struct bed *b, const char *when, unsigned *state, int *pair)

@@ -137,36 +137,53 @@ Test(odd_threads, a_storm_of_threads)
 	ends_well(&s);
 }
 
-/* Who wakes up meanwhile is told of; who does not is not. */
+/* Freezes while the first thread waits for a line, which it is given then. *before: has everybody slept on until then?
+ * Returns whether it is told that the thread woke. */
+static bool wake_in_freeze(struct scene *s, bool *before)
+{
+	struct freeze *f = NULL;
+	struct thread_status asleep, awake;
+	bool slept_on = true;
+	scene__wait_asleep(s, 0, SYS_write); /* else it is stopped, which no line ends */
+	OK(freeze(s, false, &f));
+	OK(process__status(s->p, process__pid(s->p), &asleep));
+	OK(freeze__slept_on(f, before));
+	target__say(s->target, "x");
+	int64_t deadline = support__now_ms() + 5000;
+	do
+		OK(process__status(s->p, process__pid(s->p), &awake));
+	while (awake.switches == asleep.switches && support__now_ms() < deadline);
+	OK(freeze__slept_on(f, &slept_on));
+	freeze__thaw(f);
+	return !slept_on;
+}
+
+/* Who wakes up meanwhile is told of, among many that do. */
 Test(odd_threads, sleepers_that_wake_up)
 {
 	struct scene s = scene__start("odd", "woken", NULL);
-	size_t slept = 0;
-	size_t woke = 0;
+	size_t told = 0;
+	bool before;
+	target__expect(s.target, "ready");
+	for (int i = 0; i < 100; i++)
+		told += wake_in_freeze(&s, &before);
+	cr_expect_eq(told, 100, "%zu of 100 times it was not told that the first thread woke", 100 - told);
+	ends_well(&s);
+}
+
+/* Where nobody wakes up, nobody is told of. */
+Test(odd_threads, sleepers_that_sleep_on)
+{
+	struct scene s = scene__start("odd", "plain", NULL);
+	size_t told = 0, slept = 0;
 	target__expect(s.target, "ready");
 	for (int i = 0; i < 100; i++) {
-		struct freeze *f = NULL;
-		bool slept_on = false;
-		struct thread_status before;
-		struct thread_status after;
-		/* else it is stopped, which no line ends */
-		scene__wait_asleep(&s, 0, SYS_write);
-		OK(freeze(&s, false, &f));
-		OK(process__status(s.p, process__pid(s.p), &before));
-		OK(freeze__slept_on(f, &slept_on));
-		slept += slept_on;
-		/* the first thread waits for a line, and now it gets one */
-		target__say(s.target, "x");
-		int64_t deadline = support__now_ms() + 5000;
-		do
-			OK(process__status(s.p, process__pid(s.p), &after));
-		while (after.switches == before.switches && support__now_ms() < deadline);
-		OK(freeze__slept_on(f, &slept_on));
-		woke += !slept_on;
-		freeze__thaw(f);
+		bool before = false;
+		told += wake_in_freeze(&s, &before);
+		slept += before;
 	}
-	cr_expect_eq(woke, 100, "%zu of 100 times it was not told that the first thread woke", 100 - woke);
-	cr_expect_gt(slept, 0, "someone woke every time");
+	cr_expect_eq(told, 100, "%zu of 100 times it was not told that the first thread woke", 100 - told);
+	cr_expect_eq(slept, 100, "%zu of 100 times it was told that somebody woke", 100 - slept);
 	ends_well(&s);
 }
 
