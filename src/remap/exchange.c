@@ -107,6 +107,10 @@ struct err *exchange__run(struct exchange *x, struct hand *h, bool *committed)
 	}
 	if (err)
 		return err;
-	return err__new(ERR_SURGERY, (int)-x->batch[done].result, x->steps[done].s->l->path, NULL,
+	/* committed all the same: then whoever reports it says what is to be done */
+	return err__new(ERR_SURGERY, (int)-x->batch[done].result, x->steps[done].s->l->path,
+			*committed ? NULL
+				   : "what was exchanged was put back, and the process runs on as before; try again "
+				     "later, or restart it",
 			"the process could not exchange its pages (step %zu of %zu)", done + 1, x->n);
 }

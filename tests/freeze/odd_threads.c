@@ -104,8 +104,37 @@ Test(odd_threads, a_vfork_child)
 	ends_well(&s);
 }
 
+/* Is it on its way out, never to run the program's code again (proc(5), flags; include/linux/sched.h, PF_EXITING)? */
+static bool is_ending(const struct scene *s, pid_t tid)
+{
+	enum { PF_EXITING = 4 };
+	char path[64], line[512];
+	unsigned flags = PF_EXITING; /* gone, if it cannot be read */
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", process__pid(s->p), tid);
+	FILE *f = fopen(path, "re");
+	const char *behind = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+	if (behind)
+		cr_assert_eq(sscanf(behind, ") %*c %*d %*d %*d %*d %*d %u", &flags), 1, "%s", line);
+	if (f)
+		fclose(f);
+	return flags & PF_EXITING;
+}
+
+static size_t running(const struct scene *s)
+{
+	FREE_CLEANUP pid_t *tids = NULL;
+	size_t n = 0, running = 0;
+	OK(process__threads(s->p, &tids, &n));
+	for (size_t k = 0; k < n; k++) {
+		struct thread_view v;
+		OK(process__look(s->p, tids[k], &v));
+		running += v.state == THREAD_RUNNING && !is_ending(s, tids[k]);
+	}
+	return running;
+}
+
 /* Thousands of threads are born and die while it is frozen again and again. When it is, nobody runs but sleepers that
- * woke up, which is told. */
+ * woke up, which is told, and threads that are ending. */
 Test(odd_threads, a_storm_of_threads)
 {
 	struct scene s = scene__start("odd", "storm", NULL);
@@ -118,18 +147,10 @@ Test(odd_threads, a_storm_of_threads)
 			REFUSED(e, ERR_RETRY, "pid");
 			continue;
 		}
-		FREE_CLEANUP pid_t *tids = NULL;
-		size_t n = 0;
-		size_t running = 0;
 		bool slept_on = false;
-		OK(process__threads(s.p, &tids, &n));
-		for (size_t k = 0; k < n; k++) {
-			struct thread_view v;
-			OK(process__look(s.p, tids[k], &v));
-			running += v.state == THREAD_RUNNING;
-		}
+		size_t n = running(&s);
 		OK(freeze__slept_on(f, &slept_on));
-		cr_expect(!slept_on || !running, "round %d: %zu threads run", i, running);
+		cr_expect(!slept_on || !n, "round %d: %zu threads run", i, n);
 		freeze__thaw(f);
 		frozen++;
 	}
@@ -137,36 +158,53 @@ Test(odd_threads, a_storm_of_threads)
 	ends_well(&s);
 }
 
-/* Who wakes up meanwhile is told of; who does not is not. */
+/* Freezes while the first thread waits for a line, which it is given then. *before: has everybody slept on until then?
+ * Returns whether it is told that the thread woke. */
+static bool wake_in_freeze(struct scene *s, bool *before)
+{
+	struct freeze *f = NULL;
+	struct thread_status asleep, awake;
+	bool slept_on = true;
+	scene__wait_asleep(s, 0, SYS_write); /* else it is stopped, which no line ends */
+	OK(freeze(s, false, &f));
+	OK(process__status(s->p, process__pid(s->p), &asleep));
+	OK(freeze__slept_on(f, before));
+	target__say(s->target, "x");
+	int64_t deadline = support__now_ms() + 5000;
+	do
+		OK(process__status(s->p, process__pid(s->p), &awake));
+	while (awake.switches == asleep.switches && support__now_ms() < deadline);
+	OK(freeze__slept_on(f, &slept_on));
+	freeze__thaw(f);
+	return !slept_on;
+}
+
+/* Who wakes up meanwhile is told of, among many that do. */
 Test(odd_threads, sleepers_that_wake_up)
 {
 	struct scene s = scene__start("odd", "woken", NULL);
-	size_t slept = 0;
-	size_t woke = 0;
+	size_t told = 0;
+	bool before;
+	target__expect(s.target, "ready");
+	for (int i = 0; i < 100; i++)
+		told += wake_in_freeze(&s, &before);
+	cr_expect_eq(told, 100, "%zu of 100 times it was not told that the first thread woke", 100 - told);
+	ends_well(&s);
+}
+
+/* Where nobody wakes up, nobody is told of. */
+Test(odd_threads, sleepers_that_sleep_on)
+{
+	struct scene s = scene__start("odd", "plain", NULL);
+	size_t told = 0, slept = 0;
 	target__expect(s.target, "ready");
 	for (int i = 0; i < 100; i++) {
-		struct freeze *f = NULL;
-		bool slept_on = false;
-		struct thread_status before;
-		struct thread_status after;
-		/* else it is stopped, which no line ends */
-		scene__wait_asleep(&s, 0, SYS_write);
-		OK(freeze(&s, false, &f));
-		OK(process__status(s.p, process__pid(s.p), &before));
-		OK(freeze__slept_on(f, &slept_on));
-		slept += slept_on;
-		/* the first thread waits for a line, and now it gets one */
-		target__say(s.target, "x");
-		int64_t deadline = support__now_ms() + 5000;
-		do
-			OK(process__status(s.p, process__pid(s.p), &after));
-		while (after.switches == before.switches && support__now_ms() < deadline);
-		OK(freeze__slept_on(f, &slept_on));
-		woke += !slept_on;
-		freeze__thaw(f);
+		bool before = false;
+		told += wake_in_freeze(&s, &before);
+		slept += before;
 	}
-	cr_expect_eq(woke, 100, "%zu of 100 times it was not told that the first thread woke", 100 - woke);
-	cr_expect_gt(slept, 0, "someone woke every time");
+	cr_expect_eq(told, 100, "%zu of 100 times it was not told that the first thread woke", 100 - told);
+	cr_expect_eq(slept, 100, "%zu of 100 times it was told that somebody woke", 100 - slept);
 	ends_well(&s);
 }
 
