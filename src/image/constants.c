@@ -214,8 +214,9 @@ static void step(struct formed *reg, const struct insn *i, const struct insn_det
 	struct formed now = d->dst == REG_NONE ? (struct formed){0} : formed_by(reg, i, d);
 	bool call = i->flow == FLOW_CALL || i->flow == FLOW_CALL_INDIRECT;
 	uint16_t lost = d->written | (call ? arch_abi.lost_by_calls : 0);
+	bool ends = i->flow == FLOW_JUMP || i->flow == FLOW_STOP; /* what follows is come to from elsewhere */
 	for (int r = 0; r < REG_COUNT; r++)
-		if (lost >> r & 1)
+		if (ends || (lost >> r & 1))
 			reg[r] = r == d->dst ? now : (struct formed){0};
 }
 
