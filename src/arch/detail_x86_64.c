@@ -138,8 +138,12 @@ static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
 		if (reg0 && d->has_mem)
 			d->op = OP_ADDRESS;
 		break;
+	case ZYDIS_MNEMONIC_CMP:
+		d->compares = (reg0 || mem0) && !imm1;
+		break;
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
+		d->compares = i->mnemonic == ZYDIS_MNEMONIC_SUB && (reg0 || mem0) && !imm1;
 		if (reg0 && imm1) {
 			d->op = OP_ADD;
 			d->imm = i->mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s;

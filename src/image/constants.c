@@ -6,19 +6,26 @@
  * changed lives in the new image. Reading a constant needs no such care: only lea and pointers in
  * data can let an address escape.
  *
- * "The same" must not be fooled by an address that is not the start of an object (a table indexed
- * from 'A' may be addressed 65 elements before its start). Hence one of:
- *     a string of text, the same to its end, with nothing of a string in front of it, and the same
- *     behind it up to what else is referred to: {100, 200} begins like the string "d"
+ * "The same" must not be fooled: where an object ends is not written anywhere, since code may refer to places within
+ * it as well; and an address is not always the start of one (a table indexed from 'A' may be addressed 65 elements
+ * before its start). Hence one of:
  *     a symbol of the same name and size at both addresses, with the same contents
- *     the same contents from one referenced address to the next, and around them
+ *     a string of text, or an empty one, with nothing of a string in front of it, that reaches to the next address
+ *     that is referred to
+ *     the same contents, from somewhere in front of it to the end of the section
+ *
+ * Where contents agree, but not to the end, it may be another constant that changed, or a part of this one. Then new
+ * code gets the new contents; and if code compares the address with another one, so that it matters whose it is,
+ * nothing is decided and the update is refused.
  */
 #include <string.h>
 
+#include "arch/detail.h"
 #include "base/hash.h"
 #include "image/planner.h"
 
-enum { AROUND = 256 }; /* bytes before and behind that must agree as well */
+enum { AROUND = 256 };     /* bytes before and behind that must agree as well */
+#define REFUSED UINT64_MAX /* among homes: no older one could be decided */
 
 static int by_address(const void *a, const void *b)
 {
@@ -133,13 +140,131 @@ static bool same_around(const struct elf_section *a, uint64_t at_a, const struct
 	return memcmp(a->data + at_a - before, b->data + at_b - before, before + n + behind) == 0;
 }
 
-/* `n` is how far the constant reaches in the new build. A table of numbers may look like a string at its
- * start, so all of it is compared in any case. */
-static bool same_constant(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b,
-			  size_t n)
+/* A string literal: nothing else is between it and what is referred to next (alignment of long ones: 8). `n` is how
+ * far that is. */
+static bool is_literal(const struct elf_section *s, uint64_t at, size_t n)
 {
-	return same_bytes(a, at_a, b, at_b, n) &&
-	       ((string_len(a, at_a) && string_len(b, at_b)) || same_around(a, at_a, b, at_b, n));
+	enum { ALIGNMENT = 8 };
+	uint64_t a = s->h.sh_addr + at;
+	size_t len = s->data[at] ? string_len(s, at) : 1;
+	if (!len || len > n || (at > 0 && s->data[at - 1] != 0))
+		return false;
+	for (size_t i = len; i < n; i++)
+		if (s->data[at + i] != 0)
+			return false;
+	return n == len || (a % ALIGNMENT == 0 && (a + n) % ALIGNMENT == 0 && n - len < ALIGNMENT);
+}
+
+/* How far the sections agree from these places on. Many constants are at the same distance from their older ones, one
+ * behind the other. */
+static uint64_t agreement(struct planner *x, const struct elf_section *a, uint64_t at_a, const struct elf_section *b,
+			  uint64_t at_b)
+{
+	vaddr_t next = a->h.sh_addr + at_a, shift = next - (b->h.sh_addr + at_b);
+	uint64_t room = min3(a->h.sh_size - at_a, b->h.sh_size - at_b, UINT64_MAX), n = 0;
+	struct agreement *known = &x->agreement;
+	if (known->any && known->shift == shift && known->from <= next && next < known->to)
+		return known->to - next;
+	while (n < room && a->data[at_a + n] == b->data[at_b + n])
+		n++;
+	*known = (struct agreement){true, shift, next, next + n};
+	return n;
+}
+
+enum sameness { DIFFERENT, SAME, UNCLEAR };
+
+/* `n` is how far it is to what the new build refers to next. */
+static enum sameness compare(struct planner *x, const struct elf_section *a, uint64_t at_a, const struct elf_section *b,
+			     uint64_t at_b, size_t n)
+{
+	if (!same_bytes(a, at_a, b, at_b, n))
+		return DIFFERENT;
+	if (is_literal(a, at_a, n) && (at_b == 0 || b->data[at_b - 1] == 0) &&
+	    (a->data[at_a] || same_around(a, at_a, b, at_b, n)))
+		return SAME;
+	uint64_t end = a->h.sh_size - at_a;
+	return same_around(a, at_a, b, at_b, n) && agreement(x, a, at_a, b, at_b) == end ? SAME : UNCLEAR;
+}
+
+/* ---- is an address compared with others? ---- */
+
+/* What a register holds: an address that this build's code has formed, from that of a constant (or 0). */
+struct formed {
+	bool any;
+	vaddr_t from;
+};
+
+static struct formed formed_by(const struct formed *reg, const struct insn *i, const struct insn_detail *d)
+{
+	if (d->op == OP_COPY)
+		return reg[d->src];
+	if (d->op == OP_ADD)
+		return reg[d->dst];
+	if (d->op != OP_ADDRESS)
+		return (struct formed){0};
+	if (i->takes_address)
+		return (struct formed){true, i->target};
+	struct formed base = d->base == REG_NONE ? (struct formed){0} : reg[d->base];
+	struct formed index = d->index == REG_NONE ? (struct formed){0} : reg[d->index];
+	return base.any ? base : index;
+}
+
+static void step(struct formed *reg, const struct insn *i, const struct insn_detail *d)
+{
+	struct formed now = d->dst == REG_NONE ? (struct formed){0} : formed_by(reg, i, d);
+	bool call = i->flow == FLOW_CALL || i->flow == FLOW_CALL_INDIRECT;
+	uint16_t lost = d->written | (call ? arch_abi.lost_by_calls : 0);
+	bool ends = i->flow == FLOW_JUMP || i->flow == FLOW_STOP; /* what follows is come to from elsewhere */
+	for (int r = 0; r < REG_COUNT; r++)
+		if (ends || (lost >> r & 1))
+			reg[r] = r == d->dst ? now : (struct formed){0};
+}
+
+/* Constants whose address is compared with one that was not formed in the same way. A loop over a table compares with
+ * its end, which the same build has formed. */
+static void list_compared_in(const struct code *c, const struct function *f, vaddr_list *out)
+{
+	struct formed reg[REG_COUNT] = {0};
+	struct insn i;
+	struct insn_detail d;
+	for (vaddr_t at = f->start; at < f->end; at += i.len) {
+		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
+		if (!p || !insn__detail(p, f->end - at, at, &i, &d))
+			return;
+		bool all = !d.has_mem;
+		for (int r = 0; r < REG_COUNT; r++)
+			all = all && (!(d.read >> r & 1) || reg[r].any);
+		for (int r = 0; d.compares && !all && r < REG_COUNT; r++)
+			if ((d.read >> r & 1) && reg[r].from)
+				vec__push(out, reg[r].from);
+		step(reg, &i, &d);
+	}
+}
+
+static void list_compared(const struct code *c, vaddr_list *out)
+{
+	for (size_t i = 0; i < c->functions.n; i++) {
+		const struct function *f = &c->functions.items[i];
+		bool any = false;
+		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs && !any; k++)
+			any = c->refs.items[k].kind == REF_ADDRESS && is_constant(c->elf, c->refs.items[k].target);
+		if (any)
+			list_compared_in(c, f, out);
+	}
+	if (out->n)
+		qsort(out->items, out->n, sizeof(vaddr_t), by_address);
+}
+
+static bool is_compared(struct planner *x, vaddr_t next, vaddr_t live)
+{
+	vaddr_list *n = &x->compared, *l = &x->live_compared;
+	if (!x->compared_known) {
+		list_compared(x->p->next_code, n);
+		list_compared(x->p->live_code, l);
+	}
+	x->compared_known = true;
+	return (n->n && bsearch(&next, n->items, n->n, sizeof(next), by_address)) ||
+	       (l->n && bsearch(&live, l->items, l->n, sizeof(live), by_address));
 }
 
 static int by_at(const void *a, const void *b)
@@ -225,14 +350,24 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 		return 0;
 	vaddr_t *home = decided(x, next);
 	if (!home || *home)
-		return home ? *home : 0;
+		return home && *home != REFUSED ? *home : 0;
 	if (!live)
 		live = only_string(x, a, at_a);
 	if (!live || !is_constant(l, live))
 		return 0;
 	const struct elf_section *b = elf_file__section_at(l, live);
 	uint64_t at_b = live - b->h.sh_addr;
-	if (!same_symbol(x, next, a, at_a, live, b, at_b) && !same_constant(a, at_a, b, at_b, extent(x, next, a)))
+	enum sameness same =
+	    same_symbol(x, next, a, at_a, live, b, at_b) ? SAME : compare(x, a, at_a, b, at_b, extent(x, next, a));
+	if (same == UNCLEAR && is_compared(x, next, live)) {
+		*home = REFUSED;
+		planner__refuse(
+		    x, "constant-unclear",
+		    "the address of a constant at 0x%lx is compared with others, and whether it changed cannot "
+		    "be told",
+		    next);
+	}
+	if (same != SAME)
 		return 0;
 	struct live_const kept = {next, home_of_live(x, live)};
 	vec__push(&x->p->consts, kept);

@@ -55,6 +55,12 @@ struct got_home {
 	size_t own;
 };
 
+/* How far constants of next agree with those of live that are `shift` bytes below: from one place to another. */
+struct agreement {
+	bool any;
+	vaddr_t shift, from, to;
+};
+
 struct planner {
 	struct plan *p;
 	const struct live_map *map;
@@ -65,11 +71,14 @@ struct planner {
 	vaddr_list targets;    /* what next refers to outside code and state, sorted: bounds of constants */
 	vaddr_t *target_homes; /* the older home decided for each of them, or 0 */
 	VEC(struct known_string) strings;
-	vaddr_list proven;          /* addresses of next's state that both builds use alike, sorted */
-	VEC(size_t) vapi_got;       /* vapi's relocations that fill its GOT, by index */
-	struct got_home *got_homes; /* by index into next's relocations; decided when first asked for */
-	struct code *vapi_code;     /* of a plain library (unprepared.h), else NULL */
-	struct exact *exact;        /* link-time relocations of next, if it has them */
+	struct agreement agreement; /* the last that was found */
+	bool compared_known;
+	vaddr_list compared, live_compared; /* constants of next and live whose address is compared, sorted */
+	vaddr_list proven;                  /* addresses of next's state that both builds use alike, sorted */
+	VEC(size_t) vapi_got;               /* vapi's relocations that fill its GOT, by index */
+	struct got_home *got_homes;         /* by index into next's relocations; decided when first asked for */
+	struct code *vapi_code;             /* of a plain library (unprepared.h), else NULL */
+	struct exact *exact;                /* link-time relocations of next, if it has them */
 	size_t n_exact;
 };
 

@@ -600,6 +600,17 @@ static void rebind_code_address(struct planner *x, const struct ref *r)
 	}
 }
 
+/* First of all, so that a constant has one address for all who take it, whether it is known what the old build has in
+ * their place or not. */
+static void decide_constants(struct planner *x)
+{
+	for (size_t i = 0; i < x->p->next_code->refs.n; i++) {
+		const struct ref *r = &x->p->next_code->refs.items[i], *old = old_ref(x, r);
+		if (r->kind == REF_ADDRESS && old)
+			(void)constants__home(x, r->target, old->target);
+	}
+}
+
 static void rebind_constant(struct planner *x, const struct ref *r)
 {
 	const struct ref *old = old_ref(x, r);
@@ -820,6 +831,7 @@ void rebind__all(struct planner *x)
 	list_vapi_got(x);
 	constants__list_targets(x);
 	list_proven(x);
+	decide_constants(x);
 	for (size_t i = 0; i < p->next_code->refs.n; i++)
 		rebind_ref(x, &p->next_code->refs.items[i]);
 	rebind_unwind(x);

@@ -100,6 +100,18 @@ Test(bad_input, does_not_fit_the_window)
 	still_well(&s, "v2");
 }
 
+/* Code asks whether an address is a table's, and nothing says whether the table is one that changed. */
+Test(bad_input, constant_whose_identity_matters)
+{
+	struct scene s = scene__begin("tables", "v1-compared");
+
+	target__rounds(s.target, 2, 1);
+	scene__install(&s, "bad-compared");
+	scene__refuse(&s, "address of a constant at 0x[0-9a-f]+ is compared");
+	target__rounds(s.target, 2, 1);
+	free(target__finish(s.target));
+}
+
 Test(bad_input, other_soname)
 {
 	refuse_build("state", "v1", "bad-soname", "v2", "libother\\.so\\.1");

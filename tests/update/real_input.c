@@ -361,6 +361,12 @@ Test(real_input, labels_by_clang)
 	walk_clang("labels");
 }
 
+/* Code refers into the middle of a table, and what changed lies far behind that. */
+Test(real_input, tables_without_symbols)
+{
+	walk("tables", "");
+}
+
 /* A table of label addresses leads into the middle of a function. Taken or refused; right in either case. */
 Test(real_input, labels_by_address)
 {
