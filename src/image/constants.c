@@ -39,18 +39,22 @@ static bool is_constant(const struct elf_file *e, vaddr_t a)
 	return s && s->data && !(s->h.sh_flags & (SHF_WRITE | SHF_EXECINSTR)) && a < elf_file__end(e);
 }
 
-void constants__list_targets(struct planner *x)
+void constants__list_targets_of(const struct code *c, vaddr_list *out)
 {
-	const struct code *c = x->p->next_code;
 	for (size_t i = 0; i < c->refs.n; i++)
 		if (is_constant(c->elf, c->refs.items[i].target))
-			vec__push(&x->targets, c->refs.items[i].target);
+			vec__push(out, c->refs.items[i].target);
 	for (size_t i = 0; i < c->elf->relocs.n; i++)
 		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE &&
 		    is_constant(c->elf, (vaddr_t)c->elf->relocs.items[i].addend))
-			vec__push(&x->targets, (vaddr_t)c->elf->relocs.items[i].addend);
-	if (x->targets.n)
-		qsort(x->targets.items, x->targets.n, sizeof(vaddr_t), by_address);
+			vec__push(out, (vaddr_t)c->elf->relocs.items[i].addend);
+	if (out->n)
+		qsort(out->items, out->n, sizeof(vaddr_t), by_address);
+}
+
+void constants__list_targets(struct planner *x)
+{
+	constants__list_targets_of(x->p->next_code, &x->targets);
 	x->target_homes = xcalloc(x->targets.n, sizeof(vaddr_t));
 }
 

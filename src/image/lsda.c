@@ -46,13 +46,13 @@ static int64_t get_sleb(struct cursor *c)
 	return 0;
 }
 
-static void skip_encoded(struct cursor *c, uint8_t enc)
+static uint64_t get_encoded(struct cursor *c, uint8_t enc)
 {
 	size_t n = 0;
+	uint64_t v = 0;
 	switch (enc & 0x0f) {
 	case DW_EH_PE_uleb128:
-		get_uleb(c);
-		return;
+		return get_uleb(c);
 	case DW_EH_PE_udata4:
 	case DW_EH_PE_sdata4:
 		n = 4;
@@ -64,12 +64,15 @@ static void skip_encoded(struct cursor *c, uint8_t enc)
 		break;
 	default:
 		c->bad = true;
-		return;
+		return 0;
 	}
-	if ((size_t)(c->end - c->p) < n)
+	if ((size_t)(c->end - c->p) < n) {
 		c->bad = true;
-	else
-		c->p += n;
+		return 0;
+	}
+	memcpy(&v, c->p, n);
+	c->p += n;
+	return v;
 }
 
 /* The highest type that the actions from `offset` on name. */
@@ -104,51 +107,105 @@ static int64_t max_filter(const uint8_t *actions, const uint8_t *end, uint64_t o
 	return 0;
 }
 
-bool lsda__references(const struct elf_file *e, vaddr_t lsda, vaddr_list *out)
+struct lsda {
+	const struct elf_section *section;
+	bool own_start; /* landing pads are not counted from the function's start */
+	uint8_t site_enc, type_enc;
+	struct cursor sites;
+	const uint8_t *actions, *types; /* types lie in front of where they are counted from; NULL: none */
+};
+
+static bool open_lsda(const struct elf_file *e, vaddr_t at, struct lsda *out)
 {
-	const struct elf_section *s = elf_file__section_at(e, lsda);
+	const struct elf_section *s = elf_file__section_at(e, at);
 	if (!s || !s->data || (s->h.sh_flags & SHF_WRITE))
 		return false;
-	struct cursor c = {s->data + (lsda - s->h.sh_addr), s->data + s->h.sh_size, false};
+	struct cursor c = {s->data + (at - s->h.sh_addr), s->data + s->h.sh_size, false};
 	uint8_t start_enc = get8(&c);
-	if (start_enc != DW_EH_PE_omit)
-		skip_encoded(&c, start_enc);
-	uint8_t type_enc = get8(&c);
-	const uint8_t *types = NULL;
-	if (type_enc != DW_EH_PE_omit) {
+	*out = (struct lsda){.section = s, .own_start = start_enc != DW_EH_PE_omit};
+	if (out->own_start)
+		get_encoded(&c, start_enc);
+	out->type_enc = get8(&c);
+	if (out->type_enc != DW_EH_PE_omit) {
 		uint64_t offset = get_uleb(&c);
 		if (c.bad || offset > (uint64_t)(c.end - c.p))
 			return false;
-		types = c.p + offset;
+		out->types = c.p + offset;
 	}
-	uint8_t site_enc = get8(&c);
+	out->site_enc = get8(&c);
 	uint64_t sites_len = get_uleb(&c);
 	if (c.bad || sites_len > (uint64_t)(c.end - c.p))
 		return false;
-	const uint8_t *actions = c.p + sites_len;
-	int64_t max = 0;
+	out->actions = c.p + sites_len;
+	out->sites = (struct cursor){c.p, out->actions, false};
+	return true;
+}
+
+/* One call site: where it goes on, and the highest type that its actions name. */
+static bool next_site(struct lsda *l, uint64_t *pad, int64_t *max)
+{
 	bool bad = false;
-	struct cursor site = {c.p, actions, false};
-	while (site.p < site.end && !site.bad) {
-		for (int i = 0; i < 3; i++) /* start, length, landing pad: distances within the code */
-			skip_encoded(&site, site_enc);
-		uint64_t action = get_uleb(&site);
-		int64_t m = action && types ? max_filter(actions, types, action - 1, &bad) : 0;
+	get_encoded(&l->sites, l->site_enc);
+	get_encoded(&l->sites, l->site_enc);
+	*pad = get_encoded(&l->sites, l->site_enc);
+	uint64_t action = get_uleb(&l->sites);
+	*max = action && l->types && !l->sites.bad ? max_filter(l->actions, l->types, action - 1, &bad) : 0;
+	return !l->sites.bad && !bad;
+}
+
+bool lsda__references(const struct elf_file *e, vaddr_t lsda, vaddr_list *out)
+{
+	struct lsda l;
+	int64_t max = 0, m;
+	uint64_t pad;
+	if (!open_lsda(e, lsda, &l))
+		return false;
+	while (l.sites.p < l.sites.end) {
+		if (!next_site(&l, &pad, &m))
+			return false;
 		max = m > max ? m : max;
 	}
-	if (site.bad || bad)
-		return false;
 	if (max == 0)
 		return true;
-	if ((type_enc & 0x0f) != DW_EH_PE_sdata4 && (type_enc & 0x0f) != DW_EH_PE_udata4)
+	if ((l.type_enc & 0x0f) != DW_EH_PE_sdata4 && (l.type_enc & 0x0f) != DW_EH_PE_udata4)
 		return false;
-	if ((type_enc & 0x70) != DW_EH_PE_pcrel || max * 4 > types - actions)
+	if ((l.type_enc & 0x70) != DW_EH_PE_pcrel || max * 4 > l.types - l.actions)
 		return false;
 	for (int64_t i = 1; i <= max; i++) {
-		const uint8_t *at = types - 4 * i;
+		const uint8_t *at = l.types - 4 * i;
 		static const uint8_t zero[4];
 		if (memcmp(at, zero, 4) != 0) /* zero: catch (...) */
-			vec__push(out, s->h.sh_addr + (vaddr_t)(at - s->data));
+			vec__push(out, l.section->h.sh_addr + (vaddr_t)(at - l.section->data));
 	}
 	return true;
+}
+
+bool lsda__landing_pads(const struct elf_file *e, vaddr_t lsda, vaddr_t function, vaddr_list *out)
+{
+	struct lsda l;
+	int64_t max;
+	uint64_t pad;
+	if (!open_lsda(e, lsda, &l) || l.own_start)
+		return false;
+	while (l.sites.p < l.sites.end) {
+		if (!next_site(&l, &pad, &max))
+			return false;
+		if (pad)
+			vec__push(out, function + pad);
+	}
+	return true;
+}
+
+vaddr_t lsda__end(const struct elf_file *e, vaddr_t lsda)
+{
+	struct lsda l;
+	int64_t max;
+	uint64_t pad;
+	if (!open_lsda(e, lsda, &l))
+		return 0;
+	const uint8_t *end = l.types ? l.types : l.actions;
+	while (l.sites.p < l.sites.end)
+		if (!next_site(&l, &pad, &max))
+			return 0;
+	return l.section->h.sh_addr + (vaddr_t)(end - l.section->data);
 }

@@ -145,8 +145,8 @@ struct plan {
 	VEC(struct succession) functions; /* all of live's, in address order */
 	VEC(struct entry_jump) jumps;     /* unprepared: in address order */
 	VEC(struct vrange) leaves;        /* unprepared: vapi's own code that no thread may be in; in address order */
-	bool entangled; /* unprepared: old code that is left would not do beside new functions (unprepared.h) */
-	VEC(vaddr_t) pages;               /* unprepared: vapi's pages with code that changes, where jumps come or go */
+	bool entangled;     /* unprepared: old code that is left would not do beside new functions (unprepared.h) */
+	VEC(vaddr_t) pages; /* unprepared: vapi's pages with code that changes, where jumps come or go */
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT and data included */
 	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */
 	uint64_t own_at;    /* offset of the image's own data; 0 when it has none */

@@ -124,6 +124,8 @@ void contents__settle(struct planner *x);
  * not known), when both hold the same; 0 when it has none and the image's own copy is to be used. */
 vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live);
 void constants__list_targets(struct planner *x);
+/* The constants of a build that anything refers to, sorted. */
+void constants__list_targets_of(const struct code *c, vaddr_list *out);
 
 /* rebind.c: every reference of next that must lead to VAPI space. */
 void rebind__all(struct planner *x);
@@ -134,5 +136,10 @@ vaddr_t rebind__stub(struct planner *x, vaddr_t function);
 /* lsda.c: places of 4-byte pc-relative references to type information in one function's
  * language-specific data. False: an encoding that is not understood. */
 bool lsda__references(const struct elf_file *e, vaddr_t lsda, vaddr_list *out);
+/* Where exceptions go on that pass through `function`, which this data belongs to. False: they are not counted from the
+ * function's start, or an encoding is not understood. */
+bool lsda__landing_pads(const struct elf_file *e, vaddr_t lsda, vaddr_t function, vaddr_list *out);
+/* Where the data ends; 0 when it is not understood. */
+vaddr_t lsda__end(const struct elf_file *e, vaddr_t lsda);
 
 #endif

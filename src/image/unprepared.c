@@ -1,14 +1,9 @@
 /* See unprepared.h. */
-#include "image/unprepared.h"
+#include "image/unprepared_parts.h"
 
 #include <string.h>
 
-enum {
-	OPERAND_MAX = 64, /* what one instruction reads at most (Intel SDM volume 1, 4.6) */
-	GAP_MAX = 4,      /* pages */
-	AROUND = 256, /* bytes in front of and behind a constant that must be equal too: an array may be addressed by
-			 a place in front of it */
-};
+enum { GAP_MAX = 4 /* pages */ };
 
 struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out)
 {
@@ -21,199 +16,6 @@ struct err *unprepared__vapi(struct elf_file *plain, struct elf_file **out)
 	if (!e)
 		(*out)->plain = plain;
 	return e;
-}
-
-/* What is known while functions are compared. */
-struct comparison {
-	struct planner *x;
-	const struct code *a, *b; /* of vapi, of next */
-	const struct match *m;
-	bool *moves;           /* by index into a's functions */
-	struct patch *patches; /* by site */
-	size_t n_patches;
-};
-
-static int by_site(const void *a, const void *b)
-{
-	const struct patch *x = a, *y = b;
-	return (x->site > y->site) - (x->site < y->site);
-}
-
-static const struct patch *patch_at(const struct comparison *c, vaddr_t site)
-{
-	const struct patch key = {.site = site};
-	return c->n_patches ? bsearch(&key, c->patches, c->n_patches, sizeof(key), by_site) : NULL;
-}
-
-static size_t index_of(const struct code *c, const struct function *f)
-{
-	return (size_t)(f - c->functions.items);
-}
-
-/* ---- is a function the same? ---- */
-
-static bool same_plt_entry(const struct comparison *c, vaddr_t a, vaddr_t b)
-{
-	const struct elf_reloc *ra = code__plt_reloc(c->a, a), *rb = code__plt_reloc(c->b, b);
-	if (!ra || !rb || ra->type != rb->type)
-		return false;
-	if (ra->symbol || rb->symbol) {
-		const struct elf_symbol *sa = &c->a->elf->symbols[ra->symbol], *sb = &c->b->elf->symbols[rb->symbol];
-		return strcmp(sa->name, sb->name) == 0 && strcmp(sa->version, sb->version) == 0;
-	}
-	vaddr_t to_a = elf_file__behind_stub(c->a->elf, (vaddr_t)ra->addend);
-	return to_a && match__successor(c->m, to_a) == elf_file__behind_stub(c->b->elf, (vaddr_t)rb->addend);
-}
-
-/* Do both mean the same function, and the same place of it? */
-static bool same_place_of_code(const struct comparison *c, vaddr_t a, vaddr_t b)
-{
-	const struct function *fa = code__function_at(c->a, a), *fb = code__function_at(c->b, b);
-	if (fa && fb && (fa->plt || fb->plt))
-		return fa->plt && fb->plt && same_plt_entry(c, a, b);
-	if (!fa || !fb || a - fa->start != b - fb->start)
-		return false;
-	return c->m->a_to_b[index_of(c->a, fa)] == (int32_t)index_of(c->b, fb);
-}
-
-/* The last address up to `b`, and the first behind it, that anything in next's constants is referred to by. */
-static vaddr_t target_up_to(const struct planner *x, vaddr_t b, vaddr_t *behind)
-{
-	size_t lo = 0, hi = x->targets.n;
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-		if (x->targets.items[mid] <= b)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	*behind = lo < x->targets.n ? x->targets.items[lo] : UINT64_MAX;
-	return lo ? x->targets.items[lo - 1] : 0;
-}
-
-/* A distance from a table to a place of code, as compilers make for switch: are both such, of functions that
- * correspond? */
-static bool same_distance(const struct comparison *c, vaddr_t table_a, int32_t a, vaddr_t table_b, int32_t b)
-{
-	const struct function *fa = code__function_at(c->a, table_a + (vaddr_t)(int64_t)a);
-	const struct function *fb = code__function_at(c->b, table_b + (vaddr_t)(int64_t)b);
-	return fa && fb && c->m->a_to_b[index_of(c->a, fa)] == (int32_t)index_of(c->b, fb);
-}
-
-/* Is the word at `b` of next's constants, which are `shift` bytes further than vapi's, the same? Or a distance, where
- * the constant is somebody else's. */
-static bool same_word(const struct comparison *c, vaddr_t b, vaddr_t shift, bool foreign)
-{
-	const uint8_t *pa = elf_file__at(c->a->elf, b - shift, 4), *pb = elf_file__at(c->b->elf, b, 4);
-	int32_t wa, wb;
-	vaddr_t behind, table = target_up_to(c->x, b, &behind);
-	if (!pa || !pb)
-		return false;
-	memcpy(&wa, pa, 4);
-	memcpy(&wb, pb, 4);
-	return wa == wb || (foreign && table % 4 == 0 && same_distance(c, table - shift, wa, table, wb));
-}
-
-/* A section of constants that holds `a`. */
-static const struct elf_section *constants_at(const struct elf_file *e, vaddr_t a)
-{
-	const struct elf_section *s = elf_file__section_at(e, a);
-	return s && s->data && !(s->h.sh_flags & SHF_EXECINSTR) ? s : NULL;
-}
-
-/* What is read at `b`, or (`around`) anywhere near it. */
-static bool same_constants(const struct comparison *c, vaddr_t a, vaddr_t b, bool around)
-{
-	const struct elf_section *sa = constants_at(c->a->elf, a), *sb = constants_at(c->b->elf, b);
-	vaddr_t behind;
-	if (!sa || !sb || a % 4 != b % 4)
-		return false;
-	target_up_to(c->x, b, &behind);
-	uint64_t front_a = a - sa->h.sh_addr, front_b = b - sb->h.sh_addr;
-	uint64_t front = around ? AROUND : 0, back = behind - b;
-	if (around)
-		back += AROUND;
-	else
-		back = back < OPERAND_MAX ? back : OPERAND_MAX;
-	front = front < front_a ? front : front_a;
-	front = front < front_b ? front : front_b;
-	uint64_t back_a = sa->h.sh_size - front_a, back_b = sb->h.sh_size - front_b;
-	back = back < back_a ? back : back_a;
-	back = back < back_b ? back : back_b;
-	for (vaddr_t at = align_down(b - front, 4); at < b + back; at += 4)
-		if (!same_word(c, at, b - a, at + 4 <= b || at >= behind))
-			return false;
-	return true;
-}
-
-/* A table of distances to places of code. */
-static bool same_jump_table(const struct comparison *c, vaddr_t a, vaddr_t b)
-{
-	vaddr_t behind, n = 0;
-	target_up_to(c->x, b, &behind);
-	for (; b + 4 * n < behind; n++) {
-		const uint8_t *pa = elf_file__at(c->a->elf, a + 4 * n, 4), *pb = elf_file__at(c->b->elf, b + 4 * n, 4);
-		int32_t da, db;
-		if (!pa || !pb)
-			break;
-		memcpy(&da, pa, 4);
-		memcpy(&db, pb, 4);
-		vaddr_t to_a = a + (vaddr_t)(int64_t)da, to_b = b + (vaddr_t)(int64_t)db;
-		if (!elf_file__is_code(c->a->elf, to_a) && !elf_file__is_code(c->b->elf, to_b))
-			break;
-		if (!same_place_of_code(c, to_a, to_b))
-			return false;
-	}
-	return n > 0;
-}
-
-/* The address of an IFUNC of the library's own: a stub in the VAPI's file, and the PLT entry in next, which is bound to
- * the loaded library's. */
-static bool same_ifunc(const struct comparison *c, const struct vapi_slot *slot, vaddr_t to_b)
-{
-	const struct elf_reloc *r = code__plt_reloc(c->b, to_b);
-	return r && r->type == R_X86_64_IRELATIVE &&
-	       c->x->p->slots[slot - c->a->elf->slots] == elf_file__behind_stub(c->b->elf, (vaddr_t)r->addend);
-}
-
-static bool same_reference(const struct comparison *c, const struct ref *ra, const struct ref *rb)
-{
-	const struct vapi_slot *slot = elf_file__slot_at(c->a->elf, ra->target);
-	if (slot && (slot->flags & VAPI_SLOT_IFUNC))
-		return ra->kind == rb->kind && ra->size == rb->size && same_ifunc(c, slot, rb->target);
-	vaddr_t to_a = elf_file__behind_stub(c->a->elf, ra->target);
-	vaddr_t to_b = elf_file__behind_stub(c->b->elf, rb->target);
-	bool code_a = elf_file__is_code(c->a->elf, to_a), code_b = elf_file__is_code(c->b->elf, to_b);
-	if (ra->kind != rb->kind || ra->size != rb->size || code_a != code_b)
-		return false;
-	if (code_a)
-		return same_place_of_code(c, to_a, to_b);
-	const struct patch *p = patch_at(c, rb->site);
-	if (p)
-		return !p->own_got && p->to == to_a;
-	if (layout__section(c->x, to_b))
-		return false;
-	if (ra->kind == REF_MEMORY)
-		return same_constants(c, to_a, to_b, false);
-	return same_jump_table(c, to_a, to_b) || same_constants(c, to_a, to_b, true);
-}
-
-static bool same_function(const struct comparison *c, const struct function *fa, const struct function *fb)
-{
-	size_t len = fa->end - fa->start, done = 0;
-	const uint8_t *pa = elf_file__at(c->a->elf, fa->start, len), *pb = elf_file__at(c->b->elf, fb->start, len);
-	if (fb->end - fb->start != len || fa->n_refs != fb->n_refs || !pa || !pb)
-		return false;
-	for (uint32_t i = 0; i < fa->n_refs; i++) {
-		const struct ref *ra = &c->a->refs.items[fa->first_ref + i];
-		const struct ref *rb = &c->b->refs.items[fb->first_ref + i];
-		size_t at = ra->site - fa->start;
-		if (rb->site - fb->start != at || ra->size != rb->size || at < done || at + ra->size > len ||
-		    memcmp(pa + done, pb + done, at - done) != 0 || !same_reference(c, ra, rb))
-			return false;
-		done = at + ra->size;
-	}
-	return memcmp(pa + done, pb + done, len - done) == 0;
 }
 
 static const struct function *heir_of(const struct comparison *c, size_t i)
@@ -236,6 +38,20 @@ static bool falls_through(const struct comparison *c, const struct function *f)
 	return i.flow == FLOW_NEXT ? !i.is_nop : i.flow == FLOW_BRANCH;
 }
 
+/* Index of the first of its ways, if it has any. */
+static size_t first_way(const struct comparison *c, const struct function *f)
+{
+	size_t lo = 0, hi = c->ways.n, from = index_of(c->a, f);
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (c->ways.items[mid].from < from)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
 /* A function that stays must not lead into the middle of one that moves, nor fall into it. */
 static bool leads_into_moving(const struct comparison *c, const struct function *f)
 {
@@ -246,6 +62,11 @@ static bool leads_into_moving(const struct comparison *c, const struct function 
 		if (g && g != f && to != g->start && c->moves[index_of(c->a, g)])
 			return true;
 	}
+	for (size_t i = first_way(c, f); i < c->ways.n && c->ways.items[i].from == index_of(c->a, f); i++) {
+		const struct function *g = code__function_at(c->a, c->ways.items[i].to);
+		if (g && g != f && c->ways.items[i].to != g->start && c->moves[index_of(c->a, g)])
+			return true;
+	}
 	size_t next = index_of(c->a, f) + 1;
 	return next < c->a->functions.n && c->moves[next] && falls_through(c, f);
 }
@@ -254,7 +75,7 @@ static void find_moving(struct comparison *c)
 {
 	for (size_t i = 0; i < c->a->functions.n; i++) {
 		const struct function *f = &c->a->functions.items[i], *heir = heir_of(c, i);
-		c->moves[i] = !f->plt && !(heir && same_function(c, f, heir));
+		c->moves[i] = !f->plt && !(heir && same__function(c, f, heir));
 	}
 	for (bool more = true; more;) {
 		more = false;
@@ -288,6 +109,11 @@ static void list_reachable(const struct comparison *c, bool *reachable)
 			if (g)
 				reachable[index_of(c->a, g)] = true;
 		}
+	}
+	for (size_t i = 0; i < c->ways.n; i++) {
+		const struct function *g = code__function_starting(c->a, c->ways.items[i].to);
+		if (g && !c->moves[c->ways.items[i].from])
+			reachable[index_of(c->a, g)] = true;
 	}
 }
 
@@ -366,6 +192,23 @@ static void check_slots(const struct comparison *c)
 	}
 }
 
+/* Pointers in data to places within functions: whoever goes there would be in the old code. */
+static void check_labels(const struct comparison *c)
+{
+	const struct elf_file *e = c->a->elf;
+	for (size_t i = 0; i < e->relocs.n; i++) {
+		const struct elf_reloc *r = &e->relocs.items[i];
+		vaddr_t to = r->type == R_X86_64_RELATIVE ? elf_file__behind_stub(e, (vaddr_t)r->addend) : 0;
+		const struct function *f = to ? code__function_at(c->a, to) : NULL;
+		if (!f || f->start == to || f->plt || !c->moves[index_of(c->a, f)])
+			continue;
+		FREE_CLEANUP char *name = code__describe(c->a, f->start);
+		planner__refuse(c->x, "code-labels",
+				"%s changed, and data of the loaded library leads into the middle of it", name);
+		return;
+	}
+}
+
 /* ---- old code that is left ---- */
 
 /* Does a reference lead to the bytes of a jump? */
@@ -382,6 +225,13 @@ static bool meets_jump(const struct plan *p, vaddr_t to)
 	return lo < p->jumps.n && p->jumps.items[lo].entry <= to;
 }
 
+/* A landing pad of an indirect branch may be in front of the jump. */
+static bool comes_to_jump(const struct comparison *c, vaddr_t to)
+{
+	const struct function *g = code__function_starting(c->a, to);
+	return meets_jump(c->x->p, to) || (g && meets_jump(c->x->p, place_of_jump(c, g)));
+}
+
 /* Would code that moves, were somebody to go on in it, come to a jump? By a call, or by a branch of a loop that begins
  * with the function. */
 static bool leads_to_jump(const struct comparison *c, const struct function *f)
@@ -389,15 +239,13 @@ static bool leads_to_jump(const struct comparison *c, const struct function *f)
 	struct insn i = {.len = 1};
 	for (vaddr_t a = f->start; a < f->end; a += i.len) {
 		const uint8_t *p = elf_file__at(c->a->elf, a, f->end - a);
-		if (!p || !insn__decode(p, f->end - a, a, &i))
-			return true;
-		if (!i.has_target || !i.is_branch)
-			continue;
-		/* a landing pad may be in front of the jump */
-		const struct function *g = code__function_starting(c->a, i.target);
-		if (meets_jump(c->x->p, i.target) || (g && meets_jump(c->x->p, place_of_jump(c, g))))
+		if (!p || !insn__decode(p, f->end - a, a, &i) ||
+		    (i.has_target && i.is_branch && comes_to_jump(c, i.target)))
 			return true;
 	}
+	for (size_t k = first_way(c, f); k < c->ways.n && c->ways.items[k].from == index_of(c->a, f); k++)
+		if (comes_to_jump(c, c->ways.items[k].to))
+			return true;
 	return false;
 }
 
@@ -471,6 +319,22 @@ static void list_pages(const struct comparison *c)
 	vec__free(&all);
 }
 
+static struct err *read_tables(struct comparison *c)
+{
+	TRY(fdes__read(c->a->elf, &c->fdes_a));
+	TRY(fdes__read(c->b->elf, &c->fdes_b));
+	constants__list_targets_of(c->a, &c->targets_a);
+	return same__list_ways(c) ? NULL
+				  : err__new(ERR_UNREADABLE, 0, c->a->elf->path, NULL,
+					     "an exception table of the loaded library is not understood");
+}
+
+static int by_site(const void *a, const void *b)
+{
+	const struct patch *x = a, *y = b;
+	return (x->site > y->site) - (x->site < y->site);
+}
+
 static void compare(struct comparison *c)
 {
 	struct plan *p = c->x->p;
@@ -479,12 +343,20 @@ static void compare(struct comparison *c)
 	c->patches = p->patches.n ? xmemdup(p->patches.items, p->patches.n * sizeof(struct patch)) : NULL;
 	if (c->n_patches)
 		qsort(c->patches, c->n_patches, sizeof(struct patch), by_site);
+	ERR_CLEANUP struct err *e = read_tables(c);
+	if (e)
+		planner__refuse(c->x, "unwind", "%s", err__text(e));
 	find_moving(c);
 	check_slots(c);
 	list_moves(c);
+	check_labels(c);
 	look_for_entanglement(c);
 	list_pages(c);
 	bind_to_old_places(c);
+	vec__free(&c->fdes_a);
+	vec__free(&c->fdes_b);
+	vec__free(&c->targets_a);
+	vec__free(&c->ways);
 	free(c->patches);
 	free(c->moves);
 }

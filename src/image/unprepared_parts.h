@@ -1,0 +1,41 @@
+/* Shared by unprepared.c and unprepared_same.c; not for others. */
+#ifndef LLU_IMAGE_UNPREPARED_PARTS_H
+#define LLU_IMAGE_UNPREPARED_PARTS_H
+
+#include "image/planner.h"
+#include "image/unprepared.h"
+
+/* A way from a function to a place of code that no instruction says: by a table for switch, or to a landing pad
+ * outside of it. */
+struct way {
+	uint32_t from; /* the function, by index */
+	vaddr_t to;
+};
+
+/* What is known while the functions of vapi are compared with next's. */
+struct comparison {
+	struct planner *x;
+	const struct code *a, *b; /* of vapi, of next */
+	const struct match *m;
+	bool *moves;           /* by index into a's functions */
+	struct patch *patches; /* by site */
+	size_t n_patches;
+	fde_list fdes_a, fdes_b;
+	vaddr_list targets_a; /* constants of vapi that anything refers to, sorted; next's are the planner's */
+	VEC(struct way) ways; /* of a, by function */
+	/* the last stretch in which constants were found to agree, `shift` bytes apart */
+	vaddr_t shift, agree_from, agree_to;
+};
+
+static inline size_t index_of(const struct code *c, const struct function *f)
+{
+	return (size_t)(f - c->functions.items);
+}
+
+/* Lists the ways of vapi's code. False: not all of them are known. */
+bool same__list_ways(struct comparison *c);
+/* Do both do the same: the same bytes, whose references lead to the same functions, the same data and equal constants,
+ * and the same handling of exceptions? */
+bool same__function(struct comparison *c, const struct function *fa, const struct function *fb);
+
+#endif
