@@ -10,8 +10,7 @@
  * it as well; and an address is not always the start of one (a table indexed from 'A' may be addressed 65 elements
  * before its start). Hence one of:
  *     a symbol of the same name and size at both addresses, with the same contents
- *     a string of text, or an empty one, with nothing of a string in front of it, that reaches to the next address
- *     that is referred to
+ *     a string literal that reaches to the next address that is referred to
  *     the same contents, from somewhere in front of it to the end of the section
  *
  * Where contents agree, but not to the end, it may be another constant that changed, or a part of this one. Then new
@@ -144,19 +143,27 @@ static bool same_around(const struct elf_section *a, uint64_t at_a, const struct
 	return memcmp(a->data + at_a - before, b->data + at_b - before, before + n + behind) == 0;
 }
 
-/* A string literal: nothing else is between it and what is referred to next (alignment of long ones: 8). `n` is how
- * far that is. */
-static bool is_literal(const struct elf_section *s, uint64_t at, size_t n)
+/* Length of a string literal from `at` on, with what pads it up to the next one; 0 when that is not certainly one.
+ * Nothing else is between it and what is referred to next. Literals of which one is the end of the other are one. */
+static size_t literal_len(const struct planner *x, const struct elf_section *s, uint64_t at)
 {
-	enum { ALIGNMENT = 8 };
-	uint64_t a = s->h.sh_addr + at;
-	size_t len = s->data[at] ? string_len(s, at) : 1;
-	if (!len || len > n || (at > 0 && s->data[at - 1] != 0))
-		return false;
-	for (size_t i = len; i < n; i++)
-		if (s->data[at + i] != 0)
-			return false;
-	return n == len || (a % ALIGNMENT == 0 && (a + n) % ALIGNMENT == 0 && n - len < ALIGNMENT);
+	size_t room = s->h.sh_size - at, len = 0;
+	uint64_t start = at;
+	while (len < room && is_text(s->data[at + len]))
+		len++;
+	while (start > 0 && is_text(s->data[start - 1]))
+		start--;
+	if (len == room || s->data[at + len++] != 0 || (start > 0 && s->data[start - 1] != 0))
+		return 0;
+	size_t padding = extent(x, s->h.sh_addr + at + len - 1, s) - 1;
+	for (size_t i = 0; i < padding; i++)
+		if (s->data[at + len + i] != 0)
+			return 0;
+	for (uint64_t alignment = 8; alignment <= 32 && padding; alignment *= 2) /* of long ones */
+		if ((s->h.sh_addr + start) % alignment == 0 && (s->h.sh_addr + at + len + padding) % alignment == 0 &&
+		    padding < alignment)
+			return len + padding;
+	return padding ? 0 : len;
 }
 
 /* How far the sections agree from these places on. Many constants are at the same distance from their older ones, one
@@ -181,10 +188,11 @@ enum sameness { DIFFERENT, SAME, UNCLEAR };
 static enum sameness compare(struct planner *x, const struct elf_section *a, uint64_t at_a, const struct elf_section *b,
 			     uint64_t at_b, size_t n)
 {
-	if (!same_bytes(a, at_a, b, at_b, n))
+	size_t literal = literal_len(x, a, at_a);
+	if (!same_bytes(a, at_a, b, at_b, literal > n ? literal : n))
 		return DIFFERENT;
-	if (is_literal(a, at_a, n) && (at_b == 0 || b->data[at_b - 1] == 0) &&
-	    (a->data[at_a] || same_around(a, at_a, b, at_b, n)))
+	/* of an empty one there is little to go by */
+	if (literal && (a->data[at_a] || same_around(a, at_a, b, at_b, literal)))
 		return SAME;
 	uint64_t end = a->h.sh_size - at_a;
 	return same_around(a, at_a, b, at_b, n) && agreement(x, a, at_a, b, at_b) == end ? SAME : UNCLEAR;
