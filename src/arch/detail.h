@@ -34,6 +34,7 @@ struct insn_detail {
 	uint16_t written; /* bit n: register n is written */
 	uint16_t read;    /* bit n: register n is read, other than for an address */
 	bool compares;    /* 8 bytes with 8 others, or takes their difference; no constant */
+	bool adds;        /* one register to another */
 	bool scales;      /* multiplies by imm, or adds imm to a register: a stride */
 	bool picks_bits;  /* a mask or a shift by imm */
 	uint64_t bits;    /* of a mask: the bits that it is about */

@@ -144,6 +144,7 @@ static void classify(const ZydisDecodedInstruction *i, const ZydisDecodedOperand
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
 		d->compares = i->mnemonic == ZYDIS_MNEMONIC_SUB && (reg0 || mem0) && !imm1;
+		d->adds = i->mnemonic == ZYDIS_MNEMONIC_ADD && reg0 && reg1;
 		if (reg0 && imm1) {
 			d->op = OP_ADD;
 			d->imm = i->mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s;

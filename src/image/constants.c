@@ -10,7 +10,7 @@
  * it as well; and an address is not always the start of one (a table indexed from 'A' may be addressed 65 elements
  * before its start). Hence one of:
  *     a symbol of the same name and size at both addresses, with the same contents
- *     a string literal that reaches to the next address that is referred to
+ *     a string literal that reaches to the next address that is referred to, and that nothing is added to
  *     the same contents, from somewhere in front of it to the end of the section
  *
  * Where contents agree, but not to the end, it may be another constant that changed, or a part of this one. Then new
@@ -143,27 +143,130 @@ static bool same_around(const struct elf_section *a, uint64_t at_a, const struct
 	return memcmp(a->data + at_a - before, b->data + at_b - before, before + n + behind) == 0;
 }
 
-/* Length of a string literal from `at` on, with what pads it up to the next one; 0 when that is not certainly one.
- * Nothing else is between it and what is referred to next. Literals of which one is the end of the other are one. */
-static size_t literal_len(const struct planner *x, const struct elf_section *s, uint64_t at)
+/* ---- what code does with addresses ---- */
+
+/* What a register holds: an address that this build's code has formed, from that of a constant (or 0). */
+struct formed {
+	bool any;
+	vaddr_t from;
+};
+
+static struct formed held_by(const struct formed *reg, int r)
 {
+	return r == REG_NONE ? (struct formed){0} : reg[r];
+}
+
+static struct formed formed_by(const struct formed *reg, const struct insn *i, const struct insn_detail *d)
+{
+	if (d->op == OP_COPY)
+		return reg[d->src];
+	if (d->op == OP_ADD)
+		return reg[d->dst];
+	if (d->op != OP_ADDRESS)
+		return (struct formed){0};
+	if (i->takes_address)
+		return (struct formed){true, i->target};
+	struct formed base = held_by(reg, d->base);
+	return base.any ? base : held_by(reg, d->index);
+}
+
+static void step(struct formed *reg, const struct insn *i, const struct insn_detail *d)
+{
+	struct formed now = d->dst == REG_NONE ? (struct formed){0} : formed_by(reg, i, d);
+	bool call = i->flow == FLOW_CALL || i->flow == FLOW_CALL_INDIRECT;
+	uint16_t lost = d->written | (call ? arch_abi.lost_by_calls : 0);
+	bool ends = i->flow == FLOW_JUMP || i->flow == FLOW_STOP; /* what follows is come to from elsewhere */
+	for (int r = 0; r < REG_COUNT; r++)
+		if (ends || (lost >> r & 1))
+			reg[r] = r == d->dst ? now : (struct formed){0};
+}
+
+static void note_use(const struct formed *reg, const struct insn_detail *d, struct uses *u)
+{
+	bool all = !d->has_mem; /* a loop over a table compares with its end, which was formed in the same way */
+	for (int r = 0; r < REG_COUNT; r++)
+		all = all && (!(d->read >> r & 1) || reg[r].any);
+	for (int r = 0; r < REG_COUNT; r++) {
+		bool in_address =
+		    d->has_mem && d->base != REG_NONE && d->index != REG_NONE && (r == d->base || r == d->index);
+		if (!reg[r].from)
+			continue;
+		if (d->compares && !all && (d->read >> r & 1))
+			vec__push(&u->compared, reg[r].from);
+		if (in_address || (d->adds && (d->read >> r & 1)))
+			vec__push(&u->indexed, reg[r].from);
+	}
+}
+
+static void list_uses_in(const struct code *c, const struct function *f, struct uses *u)
+{
+	struct formed reg[REG_COUNT] = {0};
+	struct insn i;
+	struct insn_detail d;
+	for (vaddr_t at = f->start; at < f->end; at += i.len) {
+		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
+		if (!p || !insn__detail(p, f->end - at, at, &i, &d))
+			return;
+		note_use(reg, &d, u);
+		step(reg, &i, &d);
+	}
+}
+
+static void list_uses(const struct code *c, struct uses *u)
+{
+	for (size_t i = 0; i < c->functions.n; i++) {
+		const struct function *f = &c->functions.items[i];
+		bool any = false;
+		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs && !any; k++)
+			any = c->refs.items[k].kind == REF_ADDRESS && is_constant(c->elf, c->refs.items[k].target);
+		if (any)
+			list_uses_in(c, f, u);
+	}
+	if (u->compared.n)
+		qsort(u->compared.items, u->compared.n, sizeof(vaddr_t), by_address);
+	if (u->indexed.n)
+		qsort(u->indexed.items, u->indexed.n, sizeof(vaddr_t), by_address);
+}
+
+static bool is_in(const vaddr_list *l, vaddr_t a)
+{
+	return l->n && bsearch(&a, l->items, l->n, sizeof(a), by_address);
+}
+
+static void know_uses(struct planner *x)
+{
+	if (!x->uses_known) {
+		list_uses(x->p->next_code, &x->uses);
+		list_uses(x->p->live_code, &x->live_uses);
+	}
+	x->uses_known = true;
+}
+
+/* ---- are two the same? ---- */
+
+/* Length of a string literal from `at` on, with what pads it up to the next one; 0 when that is not certainly one.
+ * Nothing else is between it and what is referred to next. Literals of which one is the end of the other are one. Long
+ * ones are aligned (gcc, config/i386/i386.cc: ix86_constant_alignment), and with `arrays` any that are as arrays of
+ * characters are (ix86_data_alignment). */
+static size_t literal_len(const struct planner *x, const struct elf_section *s, uint64_t at, bool arrays)
+{
+	enum { LONG = 31, ALIGNMENT = 8, ALIGNMENT_MAX = 32 };
 	size_t room = s->h.sh_size - at, len = 0;
-	uint64_t start = at;
+	uint64_t start = at, base = s->h.sh_addr;
 	while (len < room && is_text(s->data[at + len]))
 		len++;
 	while (start > 0 && is_text(s->data[start - 1]))
 		start--;
 	if (len == room || s->data[at + len++] != 0 || (start > 0 && s->data[start - 1] != 0))
 		return 0;
-	size_t padding = extent(x, s->h.sh_addr + at + len - 1, s) - 1;
+	size_t padding = extent(x, base + at + len - 1, s) - 1;
+	bool padded = false;
 	for (size_t i = 0; i < padding; i++)
 		if (s->data[at + len + i] != 0)
 			return 0;
-	for (uint64_t alignment = 8; alignment <= 32 && padding; alignment *= 2) /* of long ones */
-		if ((s->h.sh_addr + start) % alignment == 0 && (s->h.sh_addr + at + len + padding) % alignment == 0 &&
-		    padding < alignment)
-			return len + padding;
-	return padding ? 0 : len;
+	for (uint64_t n = ALIGNMENT; n <= (arrays ? ALIGNMENT_MAX : ALIGNMENT); n *= 2)
+		padded = padded || (padding < n && (base + start) % n == 0 && (base + at + len + padding) % n == 0);
+	return padding == 0 || (padded && (arrays || at + len - start >= LONG)) ? len + padding : 0;
 }
 
 /* How far the sections agree from these places on. Many constants are at the same distance from their older ones, one
@@ -182,101 +285,29 @@ static uint64_t agreement(struct planner *x, const struct elf_section *a, uint64
 	return n;
 }
 
-enum sameness { DIFFERENT, SAME, UNCLEAR };
+enum sameness {
+	DIFFERENT, /* or it does not matter: a copy will do */
+	SAME,
+	UNCLEAR,
+};
 
 /* `n` is how far it is to what the new build refers to next. */
 static enum sameness compare(struct planner *x, const struct elf_section *a, uint64_t at_a, const struct elf_section *b,
 			     uint64_t at_b, size_t n)
 {
-	size_t literal = literal_len(x, a, at_a);
+	vaddr_t next = a->h.sh_addr + at_a, live = b->h.sh_addr + at_b;
+	bool indexed = is_in(&x->uses.indexed, next) || is_in(&x->live_uses.indexed, live);
+	bool compared = is_in(&x->uses.compared, next) || is_in(&x->live_uses.compared, live);
+	size_t literal = indexed ? 0 : literal_len(x, a, at_a, compared);
 	if (!same_bytes(a, at_a, b, at_b, literal > n ? literal : n))
 		return DIFFERENT;
 	/* of an empty one there is little to go by */
 	if (literal && (a->data[at_a] || same_around(a, at_a, b, at_b, literal)))
 		return SAME;
 	uint64_t end = a->h.sh_size - at_a;
-	return same_around(a, at_a, b, at_b, n) && agreement(x, a, at_a, b, at_b) == end ? SAME : UNCLEAR;
-}
-
-/* ---- is an address compared with others? ---- */
-
-/* What a register holds: an address that this build's code has formed, from that of a constant (or 0). */
-struct formed {
-	bool any;
-	vaddr_t from;
-};
-
-static struct formed formed_by(const struct formed *reg, const struct insn *i, const struct insn_detail *d)
-{
-	if (d->op == OP_COPY)
-		return reg[d->src];
-	if (d->op == OP_ADD)
-		return reg[d->dst];
-	if (d->op != OP_ADDRESS)
-		return (struct formed){0};
-	if (i->takes_address)
-		return (struct formed){true, i->target};
-	struct formed base = d->base == REG_NONE ? (struct formed){0} : reg[d->base];
-	struct formed index = d->index == REG_NONE ? (struct formed){0} : reg[d->index];
-	return base.any ? base : index;
-}
-
-static void step(struct formed *reg, const struct insn *i, const struct insn_detail *d)
-{
-	struct formed now = d->dst == REG_NONE ? (struct formed){0} : formed_by(reg, i, d);
-	bool call = i->flow == FLOW_CALL || i->flow == FLOW_CALL_INDIRECT;
-	uint16_t lost = d->written | (call ? arch_abi.lost_by_calls : 0);
-	bool ends = i->flow == FLOW_JUMP || i->flow == FLOW_STOP; /* what follows is come to from elsewhere */
-	for (int r = 0; r < REG_COUNT; r++)
-		if (ends || (lost >> r & 1))
-			reg[r] = r == d->dst ? now : (struct formed){0};
-}
-
-/* Constants whose address is compared with one that was not formed in the same way. A loop over a table compares with
- * its end, which the same build has formed. */
-static void list_compared_in(const struct code *c, const struct function *f, vaddr_list *out)
-{
-	struct formed reg[REG_COUNT] = {0};
-	struct insn i;
-	struct insn_detail d;
-	for (vaddr_t at = f->start; at < f->end; at += i.len) {
-		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
-		if (!p || !insn__detail(p, f->end - at, at, &i, &d))
-			return;
-		bool all = !d.has_mem;
-		for (int r = 0; r < REG_COUNT; r++)
-			all = all && (!(d.read >> r & 1) || reg[r].any);
-		for (int r = 0; d.compares && !all && r < REG_COUNT; r++)
-			if ((d.read >> r & 1) && reg[r].from)
-				vec__push(out, reg[r].from);
-		step(reg, &i, &d);
-	}
-}
-
-static void list_compared(const struct code *c, vaddr_list *out)
-{
-	for (size_t i = 0; i < c->functions.n; i++) {
-		const struct function *f = &c->functions.items[i];
-		bool any = false;
-		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs && !any; k++)
-			any = c->refs.items[k].kind == REF_ADDRESS && is_constant(c->elf, c->refs.items[k].target);
-		if (any)
-			list_compared_in(c, f, out);
-	}
-	if (out->n)
-		qsort(out->items, out->n, sizeof(vaddr_t), by_address);
-}
-
-static bool is_compared(struct planner *x, vaddr_t next, vaddr_t live)
-{
-	vaddr_list *n = &x->compared, *l = &x->live_compared;
-	if (!x->compared_known) {
-		list_compared(x->p->next_code, n);
-		list_compared(x->p->live_code, l);
-	}
-	x->compared_known = true;
-	return (n->n && bsearch(&next, n->items, n->n, sizeof(next), by_address)) ||
-	       (l->n && bsearch(&live, l->items, l->n, sizeof(live), by_address));
+	if (same_around(a, at_a, b, at_b, n) && agreement(x, a, at_a, b, at_b) == end)
+		return SAME;
+	return compared ? UNCLEAR : DIFFERENT;
 }
 
 static int by_at(const void *a, const void *b)
@@ -369,9 +400,10 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 		return 0;
 	const struct elf_section *b = elf_file__section_at(l, live);
 	uint64_t at_b = live - b->h.sh_addr;
+	know_uses(x);
 	enum sameness same =
 	    same_symbol(x, next, a, at_a, live, b, at_b) ? SAME : compare(x, a, at_a, b, at_b, extent(x, next, a));
-	if (same == UNCLEAR && is_compared(x, next, live)) {
+	if (same == UNCLEAR) {
 		*home = REFUSED;
 		planner__refuse(
 		    x, "constant-unclear",

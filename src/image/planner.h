@@ -61,6 +61,12 @@ struct agreement {
 	vaddr_t shift, from, to;
 };
 
+/* What code does with addresses of constants, each list sorted. */
+struct uses {
+	vaddr_list compared; /* with others that it did not form itself */
+	vaddr_list indexed;  /* something is added to them */
+};
+
 struct planner {
 	struct plan *p;
 	const struct live_map *map;
@@ -72,13 +78,13 @@ struct planner {
 	vaddr_t *target_homes; /* the older home decided for each of them, or 0 */
 	VEC(struct known_string) strings;
 	struct agreement agreement; /* the last that was found */
-	bool compared_known;
-	vaddr_list compared, live_compared; /* constants of next and live whose address is compared, sorted */
-	vaddr_list proven;                  /* addresses of next's state that both builds use alike, sorted */
-	VEC(size_t) vapi_got;               /* vapi's relocations that fill its GOT, by index */
-	struct got_home *got_homes;         /* by index into next's relocations; decided when first asked for */
-	struct code *vapi_code;             /* of a plain library (unprepared.h), else NULL */
-	struct exact *exact;                /* link-time relocations of next, if it has them */
+	bool uses_known;
+	struct uses uses, live_uses; /* of constants of next and live */
+	vaddr_list proven;           /* addresses of next's state that both builds use alike, sorted */
+	VEC(size_t) vapi_got;        /* vapi's relocations that fill its GOT, by index */
+	struct got_home *got_homes;  /* by index into next's relocations; decided when first asked for */
+	struct code *vapi_code;      /* of a plain library (unprepared.h), else NULL */
+	struct exact *exact;         /* link-time relocations of next, if it has them */
 	size_t n_exact;
 };
 
