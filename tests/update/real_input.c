@@ -361,6 +361,12 @@ Test(real_input, labels_by_clang)
 	walk_clang("labels");
 }
 
+/* Functions whose bytes are the same, and that differ all the same. */
+Test(real_input, same_bytes)
+{
+	walk("same", "");
+}
+
 /* Code refers into the middle of a table, and what changed lies far behind that. */
 Test(real_input, tables_without_symbols)
 {
