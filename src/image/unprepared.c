@@ -209,6 +209,45 @@ static void check_labels(const struct comparison *c)
 	}
 }
 
+/* What goes by the library that calls it: the annex is none. */
+static bool goes_by_caller(const char *import)
+{
+	static const char *const names[] = {"dlsym", "dlvsym", "dlopen", "dlmopen"};
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(import, names[i]) == 0)
+			return true;
+	return false;
+}
+
+/* The import that a reference of next's code leads to, by its PLT or its GOT. */
+static const char *import_of(const struct comparison *c, const struct ref *r)
+{
+	const struct elf_file *e = c->b->elf;
+	const struct elf_reloc *slot = elf_file__reloc_at(e, r->target);
+	uint32_t symbol = slot ? slot->symbol : code__plt_import(c->b, r->target);
+	return symbol ? e->symbols[symbol].name : "";
+}
+
+static void check_callers(const struct comparison *c)
+{
+	for (size_t i = 0; i < c->b->functions.n; i++) {
+		const struct function *f = &c->b->functions.items[i];
+		int32_t old = c->m->b_to_a[i];
+		if (f->plt || (old >= 0 && !c->moves[old]))
+			continue;
+		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
+			const char *import = import_of(c, &c->b->refs.items[k]);
+			if (!goes_by_caller(import))
+				continue;
+			FREE_CLEANUP char *name = code__describe(c->b, f->start);
+			planner__refuse(c->x, "caller",
+					"%s changed, and calls %s(3), which goes by the library that it is called from",
+					name, import);
+			break;
+		}
+	}
+}
+
 /* ---- old code that is left ---- */
 
 /* Does a reference lead to the bytes of a jump? */
@@ -350,6 +389,7 @@ static void compare(struct comparison *c)
 	check_slots(c);
 	list_moves(c);
 	check_labels(c);
+	check_callers(c);
 	look_for_entanglement(c);
 	list_pages(c);
 	bind_to_old_places(c);

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "base/vec.h"
+#include "image/code.h"
 #include "remap/annex.h"
 #include "remap/bring.h"
 #include "remap/linkmap.h"
@@ -17,7 +18,7 @@ struct entry {
 	uint64_t eh_frame;   /* PT_GNU_EH_FRAME */
 };
 
-enum { OBJECTS_MAX = 4096, NEAR = 64, WORDS_MAX = 1 << 20 };
+enum { OBJECTS_MAX = 4096 };
 
 struct unwinding {
 	const struct process *p;
@@ -32,7 +33,7 @@ struct unwinding {
 
 struct search {
 	const struct process *p;
-	const struct linkmap *map;
+	struct linkmap *map;
 	const struct mappings *maps;
 	struct entry *entries; /* the array that was found */
 	size_t n;
@@ -57,18 +58,30 @@ static bool is_filler(const struct entry *x)
 	return x->start == UINT64_MAX && x->end == UINT64_MAX;
 }
 
-/* How many entries of an array there are at `a`, up to `max`, and how many of them are objects; behind those there may
- * be some that earlier tries have left, for no address. */
-static size_t read_array(const struct search *s, uint64_t a, struct entry *out, size_t max, size_t *objects)
+/* As much of an array of OBJECTS_MAX entries as there is at `a`. */
+static size_t read_entries(const struct search *s, uint64_t a, struct entry *out)
 {
-	size_t n = 0;
-	for (*objects = 0; n < max; n++) {
-		ERR_CLEANUP struct err *e =
-		    process__read(s->p, taddr(a + n * sizeof(struct entry)), &out[n], sizeof(struct entry));
+	const struct mapping *m = mappings__at(s->maps, taddr(a));
+	uint64_t room = m ? m->range.end.v - a : 0;
+	size_t n = room / sizeof(*out) < OBJECTS_MAX ? room / sizeof(*out) : OBJECTS_MAX;
+	ERR_CLEANUP struct err *e = n ? process__read(s->p, taddr(a), out, n * sizeof(*out)) : NULL;
+	return e ? 0 : n;
+}
+
+/* How many entries of an array there are at `a`, and how many of them are objects; behind those there may be some that
+ * earlier tries have left, for no address. */
+static size_t read_array(const struct search *s, uint64_t a, struct entry *out, size_t *objects)
+{
+	size_t max, n = 0;
+	*objects = 0;
+	ERR_CLEANUP struct err *e = process__read(s->p, taddr(a), out, sizeof(*out));
+	if (e || !is_known(s, &out[0]))
+		return 0;
+	for (max = read_entries(s, a, out); n < max; n++) {
 		const struct entry *x = &out[n];
-		if (!e && *objects && is_filler(x))
+		if (*objects && is_filler(x))
 			continue;
-		if (e || n > *objects || x->start >= x->end || x->start % LLU_PAGE || !is_known(s, x) ||
+		if (n > *objects || x->start >= x->end || x->start % LLU_PAGE || !is_known(s, x) ||
 		    (n > 0 && x->start < out[n - 1].end))
 			break;
 		++*objects;
@@ -76,68 +89,166 @@ static size_t read_array(const struct search *s, uint64_t a, struct entry *out, 
 	return n;
 }
 
-/* A word near the pointer with a value from `low` to `high`. */
-static bool near_word(const uint64_t *words, size_t n, size_t at, uint64_t low, uint64_t high, size_t *out)
-{
-	size_t from = at > NEAR / 8 ? at - NEAR / 8 : 0;
-	for (size_t i = from; i < n && i <= at + NEAR / 8; i++)
-		if (words[i] >= low && words[i] <= high && i != at) {
-			*out = i;
-			return true;
-		}
-	return false;
-}
+/* ---- the loader's words ---- */
 
-/* Looks for the three words in a mapping of the loader's data. More than one such place: none is believed. */
-static struct err *look_into(struct search *s, const struct mapping *m, struct unwinding *u, size_t *found)
+/* A word of the loader's memory that is read-only after relocation. */
+struct word {
+	vaddr_t at;
+	uint64_t value;
+};
+
+typedef VEC(struct word) word_list;
+
+/* What a function refers to there. */
+static struct err *list_words(const struct search *s, taddr_t bias, const struct code *c, const struct function *f,
+			      const Elf64_Phdr *relro, word_list *out)
 {
-	size_t n = (m->range.end.v - m->range.start.v) / 8, size_at, end_at;
-	if (n > WORDS_MAX)
-		return NULL;
-	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
-	FREE_CLEANUP struct entry *array = xcalloc(OBJECTS_MAX, sizeof(*array));
-	TRY(process__read(s->p, m->range.start, words, n * 8));
-	for (size_t i = 0; i < n; i++) {
-		size_t objects = 0;
-		size_t len = words[i] && words[i] % 8 == 0 ? read_array(s, words[i], array, OBJECTS_MAX, &objects) : 0;
-		uint64_t end = objects ? array[objects - 1].end : 0;
-		/* entries for no address may not count yet */
-		if (!objects || !near_word(words, n, i, objects, len, &size_at) ||
-		    !near_word(words, n, i, end, end, &end_at))
+	out->n = 0;
+	for (uint32_t i = f->first_ref; i < f->first_ref + f->n_refs; i++) {
+		const struct ref *r = &c->refs.items[i];
+		struct word w = {r->target, 0};
+		bool seen = false;
+		for (size_t k = 0; k < out->n && !seen; k++)
+			seen = out->items[k].at == w.at;
+		if (r->kind != REF_MEMORY || seen || w.at % 8 != 0 || w.at - relro->p_vaddr >= relro->p_memsz)
 			continue;
-		++*found;
-		u->pointer_at = taddr_add(m->range.start, i * 8);
-		u->size_at = taddr_add(m->range.start, size_at * 8);
-		u->end_at = taddr_add(m->range.start, end_at * 8);
-		u->pointer = words[i];
-		u->size = words[size_at];
-		u->end = end;
-		free(s->entries);
-		s->entries = xmemdup(array, objects * sizeof(*array));
-		s->n = objects;
+		TRY(process__read(s->p, taddr_add(bias, w.at), &w.value, sizeof(w.value)));
+		vec__push(out, w);
 	}
 	return NULL;
 }
 
-static bool is_loader(const char *path)
+/* The one word with a value from `low` to `high`. */
+static const struct word *one_word(const word_list *l, uint64_t low, uint64_t high)
 {
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	return strncmp(name, "ld-linux", 8) == 0 || strncmp(name, "ld-2.", 5) == 0;
+	const struct word *found = NULL;
+	size_t n = 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].value >= low && l->items[i].value <= high) {
+			found = &l->items[i];
+			n++;
+		}
+	return n == 1 ? found : NULL;
 }
 
-static struct err *find_words(struct search *s, const struct mappings *maps, struct unwinding *u)
+/* Does one function use a word that leads to the array of objects, one that says how many there are, and one where the
+ * last one ends? *clear becomes false when another one's are other words. */
+static void choose_words(struct search *s, taddr_t bias, const word_list *words, struct entry *array,
+			 struct unwinding *u, bool *clear)
 {
-	size_t found = 0;
+	for (size_t i = 0; i < words->n; i++) {
+		uint64_t to = words->items[i].value;
+		size_t objects = 0, len = to && to % 8 == 0 ? read_array(s, to, array, &objects) : 0;
+		uint64_t last = objects ? array[objects - 1].end : 0;
+		/* entries for no address may not count yet */
+		const struct word *size = objects ? one_word(words, objects, len) : NULL;
+		const struct word *end = objects ? one_word(words, last, last) : NULL;
+		if (!size || !end)
+			continue;
+		struct unwinding known = *u;
+		u->pointer_at = taddr_add(bias, words->items[i].at);
+		u->size_at = taddr_add(bias, size->at);
+		u->end_at = taddr_add(bias, end->at);
+		u->pointer = to;
+		u->size = size->value;
+		u->end = last;
+		*clear = *clear &&
+			 (!known.pointer_at.v || (known.pointer_at.v == u->pointer_at.v &&
+						  known.size_at.v == u->size_at.v && known.end_at.v == u->end_at.v));
+		free(s->entries);
+		s->entries = xmemdup(array, objects * sizeof(*array));
+		s->n = objects;
+	}
+}
+
+static struct err *look_into(struct search *s, taddr_t bias, const struct elf_file *loader, struct unwinding *u)
+{
+	struct code *c = NULL;
+	word_list words = {0};
+	const Elf64_Phdr *relro = NULL;
+	bool clear = true;
+	for (size_t i = 0; i < loader->n_phdrs; i++)
+		if (loader->phdrs[i].p_type == PT_GNU_RELRO)
+			relro = &loader->phdrs[i];
+	if (!relro)
+		return NULL;
+	TRY(code__analyse(loader, &c));
+	FREE_CLEANUP struct entry *array = xcalloc(OBJECTS_MAX, sizeof(*array));
+	struct err *e = NULL;
+	for (size_t i = 0; i < c->functions.n && !e; i++) {
+		e = list_words(s, bias, c, &c->functions.items[i], relro, &words);
+		if (!e && words.n >= 3)
+			choose_words(s, bias, &words, array, u, &clear);
+	}
+	if (!clear)
+		u->pointer_at = taddr(0);
+	vec__free(&words);
+	code__free(c);
+	return e;
+}
+
+/* Where its code is. */
+static struct trange code_of(const struct mappings *maps, const struct mapping *first)
+{
+	struct trange r = {taddr(0), taddr(0)};
 	for (size_t i = 0; i < maps->n; i++) {
 		const struct mapping *m = &maps->items[i];
-		if (!m->inode || m->shared || !is_loader(m->path))
+		if (!(m->prot & PROT_EXEC) || m->inode != first->inode || m->dev_major != first->dev_major ||
+		    m->dev_minor != first->dev_minor)
 			continue;
-		if (m->prot & PROT_EXEC)
-			u->loader = m->range;
-		else if (m->offset && (m->prot & PROT_READ))
-			TRY(look_into(s, m, u, &found));
+		if (!r.start.v)
+			r.start = m->range.start;
+		r.end = m->range.end;
 	}
-	return found == 1 && u->loader.end.v
+	return r;
+}
+
+/* ---- who unwinds ---- */
+
+static bool imports(const struct elf_file *e, const char *prefix, bool whole)
+{
+	for (size_t i = 1; i < e->n_symbols; i++)
+		if (e->symbols[i].s.st_shndx == SHN_UNDEF &&
+		    (whole ? strcmp(e->symbols[i].name, prefix) == 0
+			   : strncmp(e->symbols[i].name, prefix, strlen(prefix)) == 0))
+			return true;
+	return false;
+}
+
+/* Unwinders ask the loader with dl_iterate_phdr(3) where they know no better; then they do not come upon an annex.
+ * Some libraries and programs bring their own, and may hide it: they have exception tables, and import none. */
+static bool unwinds_in_another_way(const struct elf_file *e)
+{
+	if (imports(e, "_dl_find_object", true))
+		return false;
+	return linkmap__definition(e, "_Unwind_RaiseException", "") ||
+	       (elf_file__section(e, ".gcc_except_table") && imports(e, "dl_iterate_phdr", true) &&
+		!imports(e, "_Unwind_", false));
+}
+
+/* By its name, and that everything else is started by it (gABI, PT_INTERP). */
+static bool is_loader(const struct elf_file *e)
+{
+	return strncmp(e->soname, "ld-linux", 8) == 0;
+}
+
+static struct err *find_words(struct search *s, struct unwinding *u)
+{
+	for (size_t i = 0; i < linkmap__count(s->map); i++) {
+		struct linkmap_object o = linkmap__object(s->map, i);
+		const struct elf_file *e = NULL;
+		TRY(linkmap__file(s->map, i, &e));
+		if (!e)
+			continue;
+		if (unwinds_in_another_way(e))
+			return err__new(ERR_REFUSED, 0, o.name, "restart the process to run the new build",
+					"it has an unwinder of its own, which would not find its way through new code");
+		if (!is_loader(e) || u->loader.end.v || !o.mapping) /* every namespace lists it */
+			continue;
+		TRY(look_into(s, o.bias, e, u));
+		u->loader = code_of(s->maps, o.mapping);
+	}
+	return u->pointer_at.v && u->loader.end.v
 		   ? NULL
 		   : err__new(ERR_REFUSED, 0, NULL, "restart the process to run the new build",
 			      "where its dynamic loader looks up code is not known (glibc before 2.35?), so exceptions "
@@ -277,12 +388,19 @@ static struct err *entry_of(const struct search *s, const struct loaded *l, stru
 		   : err__new(ERR_REFUSED, 0, l->path, NULL, "it has no unwind table, or is not in the loader's list");
 }
 
-static bool is_told(const struct search *s, const struct entry *annex)
+/* The annex of a library that was unloaded, and loaded anew at the same place, is not used again (annex.h). */
+static struct err *is_told(const struct search *s, const struct entry *annex, bool *out)
 {
-	for (size_t i = 0; i < s->n; i++)
-		if (s->entries[i].start == annex->start)
-			return true;
-	return false;
+	*out = false;
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->entries[i].start != annex->start)
+			continue;
+		*out = memcmp(&s->entries[i], annex, sizeof(*annex)) == 0;
+		return *out ? NULL
+			    : err__new(ERR_REFUSED, 0, NULL, "restart the process to run the new build",
+				       "its dynamic loader knows the room for new code as another library's");
+	}
+	return NULL;
 }
 
 /* *any: something is to be told. */
@@ -291,10 +409,12 @@ static struct err *prepare(struct search *s, const struct mappings *maps, const 
 {
 	FREE_CLEANUP struct entry *annex = xcalloc(n, sizeof(*annex));
 	size_t new = 0;
-	TRY(find_words(s, maps, u));
+	TRY(find_words(s, u));
 	for (size_t i = 0; i < n; i++) {
+		bool told;
 		TRY(entry_of(s, l[i], &annex[new]));
-		new += !is_told(s, &annex[new]);
+		TRY(is_told(s, &annex[new], &told));
+		new += !told;
 	}
 	*any = new > 0;
 	return new ? write_arrays(s, maps, l[0], h, annex, new, u) : NULL;

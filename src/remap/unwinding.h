@@ -13,7 +13,8 @@
  * Between two of these steps lies a moment at which nobody is in the dynamic loader, so that no thread reads one word
  * before a step and the other one behind the next: the second and the third are made in freezes, in which sleepers may
  * be left asleep. Each step leaves the array right, so the tool may be killed in between. Where the words are is
- * found by what they lead to: each entry must name an object of the loader's list.
+ * found by what they lead to: each entry must name an object of the loader's list. The loader is stripped; but its code
+ * tells which words it has, and one function must use all three.
  */
 #ifndef LLU_REMAP_UNWINDING_H
 #define LLU_REMAP_UNWINDING_H

@@ -157,3 +157,38 @@ Test(unprepared, glibc)
 	scene__refuse(&s, "it is a part of glibc");
 	target__kill(s.target);
 }
+
+/* ---- what is refused ---- */
+
+/* dlsym(3) would take the annex for no library's code. In a split library new code is within the library. */
+Test(unprepared, caller_that_the_loader_would_not_know)
+{
+	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+
+	scene__install_raw(&s, fixture_library("v1-emit", library));
+	scene__start(&s, (const char *const[]){FIXTURE_DIR "/state_driver", NULL});
+	target__rounds(s.target, 1, 1);
+	scene__install_raw(&s, fixture_library("v2-caller", library));
+	scene__refuse(&s, "calls dlsym\\(3\\), which goes by the library that it is called from");
+	target__rounds(s.target, 2, 1);
+	scene__install_raw(&s, fixture_library("v2-emit", library));
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
+/* An unwinder that finds its way without asking the loader would not come upon the annex. */
+Test(unprepared, another_unwinder)
+{
+	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+
+	scene__install_raw(&s, fixture_library("v1", library));
+	scene__start(&s, (const char *const[]){
+			     "/usr/bin/env", path_of("LD_PRELOAD=%s", fixture_library("unwinder", "libunwinder.so.1")),
+			     FIXTURE_DIR "/state_driver", NULL});
+	target__rounds(s.target, 1, 1);
+	scene__install_raw(&s, fixture_library("v2", library));
+	scene__refuse(&s, "libunwinder.so.1.*has an unwinder of its own");
+	target__rounds(s.target, 2, 1);
+	free(target__finish(s.target));
+}
