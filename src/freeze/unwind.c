@@ -117,13 +117,15 @@ struct err *unwinder__current(const struct unwinder *u, bool *out)
 	return process__still_mapped(u->p, known, n, out);
 }
 
-/* What mapping `i`'s file says of the code at an address, if it were mapped from there on, or up to there. */
-static bool row_by(const struct unwinder *u, size_t i, taddr_t code, struct cfi_row *out)
+/* The rows of mapping `i`'s file, and where in it the code at an address would be, were that mapped from there on, or
+ * up to there; NULL where it has no such place. */
+static const struct cfi *place_by(const struct unwinder *u, size_t i, taddr_t code, vaddr_t *at)
 {
 	const struct mapping *m = &u->maps.items[i];
 	const struct cfi *cfi = u->module_of[i] ? u->modules.items[u->module_of[i] - 1].cfi : NULL;
-	vaddr_t at = 0;
-	return cfi && cfi__address(cfi, code.v - m->range.start.v + m->offset, &at) && cfi__row(cfi, at, out);
+	if (!cfi || (code.v < m->range.start.v && m->range.start.v - code.v > m->offset))
+		return NULL;
+	return cfi__address(cfi, code.v - m->range.start.v + m->offset, at) ? cfi : NULL;
 }
 
 static bool touch(const struct unwinder *u, size_t low)
@@ -133,21 +135,28 @@ static bool touch(const struct unwinder *u, size_t low)
 
 /* A page with entries that jump (image/unprepared.h) is of a file that has it behind its segments. It stands for the
  * page of the library around it, and has the same code but for those entries. */
+static const struct cfi *place_around(const struct unwinder *u, size_t self, taddr_t code, vaddr_t *at)
+{
+	for (size_t i = self; i > 0 && touch(u, i - 1) && u->module_of[i - 1]; i--)
+		if (u->module_of[i - 1] != u->module_of[self])
+			return place_by(u, i - 1, code, at);
+	for (size_t i = self; i + 1 < u->maps.n && touch(u, i) && u->module_of[i + 1]; i++)
+		if (u->module_of[i + 1] != u->module_of[self])
+			return place_by(u, i + 1, code, at);
+	return NULL;
+}
+
 static bool row_at(const struct unwinder *u, taddr_t code, struct cfi_row *out)
 {
 	const struct mapping *m = mappings__at(&u->maps, code);
 	size_t self = m ? (size_t)(m - u->maps.items) : 0;
+	vaddr_t at = 0;
 	if (!m || !u->module_of[self])
 		return false;
-	if (row_by(u, self, code, out))
-		return true;
-	for (size_t i = self; i > 0 && touch(u, i - 1) && u->module_of[i - 1]; i--)
-		if (u->module_of[i - 1] != u->module_of[self])
-			return row_by(u, i - 1, code, out);
-	for (size_t i = self; i + 1 < u->maps.n && touch(u, i) && u->module_of[i + 1]; i++)
-		if (u->module_of[i + 1] != u->module_of[self])
-			return row_by(u, i + 1, code, out);
-	return false;
+	const struct cfi *cfi = place_by(u, self, code, &at);
+	if (!cfi)
+		cfi = place_around(u, self, code, &at);
+	return cfi && cfi__row(cfi, at, out);
 }
 
 bool unwinder__alike(const struct unwinder *u, taddr_t a, taddr_t b)

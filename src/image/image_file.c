@@ -62,7 +62,15 @@ void image_file__entries(const struct elf_file *vapi, const struct entry_jump *j
 	memset(out, 0, LLU_PAGE);
 	if (elf_file__offset(plain, page, 1, &offset)) /* where segments are mapped, the file goes on behind them */
 		memcpy(out, plain->data + offset, plain->size - offset < LLU_PAGE ? plain->size - offset : LLU_PAGE);
-	for (size_t i = 0; i < n; i++) {
+	size_t first = 0, behind = n; /* jumps lie in address order */
+	while (first < behind) {
+		size_t mid = first + (behind - first) / 2;
+		if (jumps[mid].entry + ARCH_JUMP_SIZE <= page)
+			first = mid + 1;
+		else
+			behind = mid;
+	}
+	for (size_t i = first; i < n && jumps[i].entry < page + LLU_PAGE; i++) {
 		uint8_t code[ARCH_JUMP_SIZE];
 		arch_jump__write(code, jumps[i].entry, real(vapi, shift, base + jumps[i].to));
 		for (size_t k = 0; k < sizeof(code); k++)

@@ -72,6 +72,11 @@ struct err *hand__await_place(const struct process *p, const struct hand_place *
 	return place__await(p, place, clock_deadline(timeout_ms));
 }
 
+struct err *hand__await_range(const struct process *p, struct trange r, int timeout_ms)
+{
+	return place__await_range(p, r, clock_deadline(timeout_ms));
+}
+
 pid_t hand__tid(const struct hand *h)
 {
 	return h->t.tid;

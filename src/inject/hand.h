@@ -60,6 +60,10 @@ MUST_CHECK struct err *hand__raise(const struct process *p, const struct hand_pl
  * there. For places where no hand is raised: raising one does that for its own. ERR_RETRY: somebody still is. */
 MUST_CHECK struct err *hand__await_place(const struct process *p, const struct hand_place *place, int timeout_ms);
 
+/* The same for a whole range of addresses that the program knows nothing of, and for borrowed threads that are about to
+ * map or unmap something there. */
+MUST_CHECK struct err *hand__await_range(const struct process *p, struct trange r, int timeout_ms);
+
 /* The hand's thread id in the target, for freeze_options.except. */
 pid_t hand__tid(const struct hand *h);
 /* Its thread pointer, which is that of the thread that it was cloned from. */

@@ -48,8 +48,23 @@ bool place__has(const struct hand_place *place, taddr_t pc, taddr_t sp)
 	return trange__has(pads, pc) || trange__has(scratch, sp);
 }
 
+/* Is a thread with these registers there? `arg` is the first argument of a system call. */
+typedef bool has_fn(const void *where, taddr_t pc, taddr_t sp, uint64_t arg);
+
+static bool place_has(const void *where, taddr_t pc, taddr_t sp, uint64_t arg)
+{
+	(void)arg;
+	return place__has(where, pc, sp);
+}
+
+static bool range_has(const void *where, taddr_t pc, taddr_t sp, uint64_t arg)
+{
+	const struct trange *r = where;
+	return trange__has(*r, pc) || trange__has(*r, sp) || sp.v == r->end.v || trange__has(*r, taddr(arg));
+}
+
 /* A thread that is somewhere else stays somewhere else: only a tool brings threads here. */
-static struct err *is_here(const struct process *p, const struct hand_place *place, pid_t tid, bool *here)
+static struct err *is_here(const struct process *p, has_fn *has, const void *where, pid_t tid, bool *here)
 {
 	struct thread_view v;
 	struct tracee t;
@@ -58,7 +73,7 @@ static struct err *is_here(const struct process *p, const struct hand_place *pla
 	if (v.state == THREAD_DEAD || v.io_worker)
 		return NULL;
 	if (v.at_rest) {
-		*here = place__has(place, v.pc, v.sp);
+		*here = has(where, v.pc, v.sp, v.nr < 0 ? 0 : v.arg[0]);
 		return NULL;
 	}
 	struct err *e = tracee__seize(p, tid, &t);
@@ -71,14 +86,14 @@ static struct err *is_here(const struct process *p, const struct hand_place *pla
 	e = tracee__wait(&t, clock_deadline(STOP_MS));
 	*here = !e && t.state == TRACEE_RUNNING;
 	if (!e && t.state != TRACEE_RUNNING && t.state != TRACEE_GONE)
-		*here = place__has(place, arch_regs__pc(&t.regs), arch_regs__sp(&t.regs));
+		*here = has(where, arch_regs__pc(&t.regs), arch_regs__sp(&t.regs), arch_regs__arg(&t.regs, 0));
 	(void)tracee__release(&t, clock_deadline(1000));
 	return e;
 }
 
 /* A thread on its way home may have made a hand that was born after the list was read, but it makes none
  * after it is home: so when two passes in a row find nobody, there is nobody. */
-static struct err *wait_until_free(const struct process *p, const struct hand_place *place, uint64_t deadline)
+static struct err *wait_until_free(const struct process *p, has_fn *has, const void *where, uint64_t deadline)
 {
 	for (int clean = 0; clean < 2;) {
 		FREE_CLEANUP pid_t *tids = NULL;
@@ -87,7 +102,7 @@ static struct err *wait_until_free(const struct process *p, const struct hand_pl
 		TRY(process__threads(p, &tids, &n));
 		for (size_t i = 0; i < n; i++) {
 			bool here = false;
-			TRY(is_here(p, place, tids[i], &here));
+			TRY(is_here(p, has, where, tids[i], &here));
 			any = any || here;
 		}
 		clean = any ? 0 : clean + 1;
@@ -101,13 +116,18 @@ static struct err *wait_until_free(const struct process *p, const struct hand_pl
 	return NULL;
 }
 
+struct err *place__await_range(const struct process *p, struct trange r, uint64_t deadline)
+{
+	return wait_until_free(p, range_has, &r, deadline);
+}
+
 struct err *place__claim(const struct process *p, const struct hand_place *place, uint64_t deadline)
 {
 	uint64_t word = 0;
 	TRY(check(p, place));
 	TRY(process__read(p, place->scratch, &word, sizeof(word)));
 	if (word)
-		TRY(wait_until_free(p, place, deadline));
+		TRY(wait_until_free(p, place_has, place, deadline));
 	return process__write(p, place->scratch, &in_use, sizeof(in_use));
 }
 
@@ -118,7 +138,7 @@ struct err *place__await(const struct process *p, const struct hand_place *place
 	if (!word)
 		return NULL;
 	TRY(check(p, place));
-	TRY(wait_until_free(p, place, deadline));
+	TRY(wait_until_free(p, place_has, place, deadline));
 	place__release(p, place);
 	return NULL;
 }

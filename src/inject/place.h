@@ -16,6 +16,9 @@
 MUST_CHECK struct err *place__claim(const struct process *p, const struct hand_place *place, uint64_t deadline);
 /* Waits until nobody is there any more, without claiming it. Errors: as place__claim(). */
 MUST_CHECK struct err *place__await(const struct process *p, const struct hand_place *place, uint64_t deadline);
+/* Waits until nobody is in `r`, a range that the program knows nothing of, by its PC or its stack pointer, nor is about
+ * to make a system call about an address in there. Errors: as place__claim(). */
+MUST_CHECK struct err *place__await_range(const struct process *p, struct trange r, uint64_t deadline);
 /* Only when the borrowed thread is home and the hand is gone. A process that is gone is no error. */
 void place__release(const struct process *p, const struct hand_place *place);
 

@@ -5,14 +5,16 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "image/image_file.h"
 #include "image/unprepared.h"
 #include "image/vapi_file.h"
 #include "inject/borrow.h"
 #include "remap/bring.h"
+#include "remap/linkmap.h"
 
 /* Distances of 32 bits, with something to spare for what lies at the ends. */
 #define REACH ((1ULL << 31) - (1ULL << 20))
-enum { STEP = 256 << 20, STEPS = 7 };
+enum { STEP = 256 << 20, STEPS = 7, ANNEXES_MAX = 1024 };
 
 static uint64_t length(const struct loaded *l)
 {
@@ -58,12 +60,19 @@ static uint64_t library_of(const struct process *p, const struct mapping *m)
 	return e2 ? 0 : library;
 }
 
-bool annex__any(const struct process *p, const struct mappings *maps, taddr_t bias)
+struct err *annex__libraries(const struct process *p, const struct mappings *maps, taddr_t **out, size_t *n)
 {
-	for (size_t i = 0; i < maps->n; i++)
-		if (may_be_annex(&maps->items[i]) && library_of(p, &maps->items[i]) == bias.v)
-			return true;
-	return false;
+	*out = xcalloc(ANNEXES_MAX, sizeof(taddr_t));
+	*n = 0;
+	for (size_t i = 0; i < maps->n; i++) {
+		uint64_t library = may_be_annex(&maps->items[i]) ? library_of(p, &maps->items[i]) : 0;
+		if (library && *n == ANNEXES_MAX)
+			return err__new(ERR_REFUSED, 0, process__name(p), NULL,
+					"the process has more room for new code than could be");
+		if (library)
+			(*out)[(*n)++] = taddr(library);
+	}
+	return NULL;
 }
 
 static const Elf64_Phdr *segment_at(const struct elf_file *e, vaddr_t a)
@@ -110,14 +119,38 @@ struct err *annex__find(const struct process *p, const struct mappings *maps, si
 	return NULL;
 }
 
-bool annex__is_current(const struct mappings *maps, const struct loaded *l)
+/* Do the library's entries jump as the live image wants it? */
+static struct err *jumps_are_there(const struct process *p, const struct loaded *l, bool *out)
+{
+	const struct live_map *m = &l->map;
+	uint8_t want[LLU_PAGE], have[ARCH_JUMP_SIZE];
+	vaddr_t page = UINT64_MAX;
+	*out = true;
+	for (size_t i = 0; i < m->n_jumps && *out; i++) {
+		vaddr_t entry = m->jumps[i].entry;
+		if (page != align_down(entry, LLU_PAGE))
+			page = align_down(entry, LLU_PAGE);
+		size_t len = page + LLU_PAGE - entry < sizeof(have) ? page + LLU_PAGE - entry : sizeof(have);
+		image_file__entries(l->vapi, &m->jumps[i], 1, m->base, l->shift, page, want);
+		TRY(process__read(p, loaded__at(l, entry), have, len));
+		*out = memcmp(have, want + (entry - page), len) == 0;
+	}
+	return NULL;
+}
+
+struct err *annex__is_current(const struct process *p, const struct mappings *maps, const struct loaded *l, bool *out)
 {
 	const struct vapi_image *image = loaded__live_image(l);
-	vaddr_t beacon = unprepared__beacon(l->vapi, l->map.jumps, l->map.n_jumps);
-	const struct mapping *page = mappings__at(maps, loaded__at(l, beacon));
-	const struct mapping *of = image ? mappings__at(maps, loaded__at(l, image->base)) : NULL;
-	return !image || (page && of && page->inode == of->inode && page->dev_major == of->dev_major &&
-			  page->dev_minor == of->dev_minor);
+	*out = true;
+	if (!image)
+		return NULL;
+	if (l->map.n_jumps)
+		return jumps_are_there(p, l, out);
+	const struct mapping *page = mappings__at(maps, loaded__at(l, unprepared__beacon(l->vapi, NULL, 0)));
+	const struct mapping *of = mappings__at(maps, loaded__at(l, image->base));
+	*out = page && of && page->inode == of->inode && page->dev_major == of->dev_major &&
+	       page->dev_minor == of->dev_minor;
+	return NULL;
 }
 
 /* ---- choosing a place ---- */
@@ -168,8 +201,8 @@ static struct arch_batch_entry map_call(taddr_t at, uint64_t len, int prot, int 
 }
 
 /* What the hand needs. Code is written into pages that the process cannot write to: some must never have any that it
- * can. *reserved: the place is ours. */
-static struct err *map_place(const struct process *p, const struct loaded *l, int timeout_ms, bool *reserved)
+ * can. */
+static struct err *map_place(const struct process *p, const struct loaded *l, int timeout_ms)
 {
 	const struct vapi_note *v = &l->vapi->vapi;
 	struct trange all = annex__range(l);
@@ -183,7 +216,6 @@ static struct err *map_place(const struct process *p, const struct loaded *l, in
 	if (!text)
 		return err__new(ERR_SURGERY, 0, l->path, NULL, "the VAPI has no code");
 	struct err *e = borrow__calls(p, calls, sizeof(calls) / sizeof(calls[0]), timeout_ms);
-	*reserved = calls[0].result == (int64_t)all.start.v;
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && !e; i++)
 		if (calls[i].result != (int64_t)calls[i].arg[0])
 			e = err__new(ERR_REFUSED, calls[i].result < 0 ? (int)-calls[i].result : 0, l->path, NULL,
@@ -226,9 +258,12 @@ static struct err *map_files(const struct process *p, const struct loaded *l, st
 	return closed;
 }
 
+/* A hand may be in there yet that could not be dismissed in time, or a thread that was borrowed be about to map there:
+ * then it stays. */
 static struct err *unmap(const struct process *p, struct trange r, int timeout_ms)
 {
 	struct arch_batch_entry call = {.nr = SYS_munmap, .arg = {r.start.v, r.end.v - r.start.v}};
+	TRY(hand__await_range(p, r, timeout_ms));
 	TRY(borrow__calls(p, &call, 1, timeout_ms));
 	return call.result == 0 ? NULL
 				: err__new(ERR_SYSTEM, (int)-call.result, process__name(p), NULL,
@@ -247,53 +282,55 @@ static struct err *fill(const struct process *p, const struct loaded *l, int tim
 	return e ? e : process__write(p, library, &l->bias.v, sizeof(l->bias.v));
 }
 
-struct err *annex__make(const struct process *p, struct loaded *l, int timeout_ms)
-{
-	bool reserved = false;
-	struct err *e = map_place(p, l, timeout_ms, &reserved);
-	if (!e)
-		e = fill(p, l, timeout_ms);
-	l->header = (struct vapi_header){.library = l->bias.v};
-	l->fresh = !e;
-	if (!e)
-		return NULL;
-	if (reserved && err__kind(e) != ERR_GONE)
-		err__free(unmap(p, annex__range(l),
-				timeout_ms)); /* where that fails, address space is lost, and nothing else */
-	l->shift = 0;
-	return e;
-}
-
-struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms)
-{
-	TRY(unmap(p, annex__range(l), timeout_ms));
-	l->shift = 0;
-	l->fresh = false;
-	return NULL;
-}
-
-/* Anonymous or of our store, without a gap, and with the very ends: then it is what was reserved there. Once it says
- * for which library it is, somebody may know of it. */
-static bool is_ours(const struct process *p, const struct mappings *maps, struct trange r)
+/* Anonymous or of our store, without a gap, and with the very ends: then it is what was reserved there for the library
+ * at `bias`. Once it says for which library it is, and that is another one, it is none of ours. */
+static bool is_ours(const struct process *p, const struct mappings *maps, struct trange r, taddr_t bias)
 {
 	uint64_t at = r.start.v;
 	for (size_t i = 0; i < maps->n; i++) {
 		const struct mapping *m = &maps->items[i];
 		if (m->range.end.v <= r.start.v || m->range.start.v >= r.end.v)
 			continue;
+		uint64_t library = may_be_annex(m) ? library_of(p, m) : 0;
 		if (m->range.start.v != at || m->shared || (m->inode && !strstr(m->path, "-vapi")) ||
-		    (may_be_annex(m) && library_of(p, m)))
+		    (library && library != bias.v))
 			return false;
 		at = m->range.end.v;
 	}
 	return at == r.end.v;
 }
 
-struct err *annex__clear(const struct process *p, struct trange r, int timeout_ms)
+struct err *annex__make(const struct process *p, struct loaded *l, int timeout_ms)
+{
+	struct err *e = map_place(p, l, timeout_ms);
+	if (!e)
+		e = fill(p, l, timeout_ms);
+	l->header = (struct vapi_header){.library = l->bias.v};
+	l->fresh = true;
+	return e;
+}
+
+struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms)
 {
 	struct mappings maps;
+	struct trange r = annex__range(l);
 	TRY(process__maps(p, &maps));
-	bool ours = is_ours(p, &maps, r);
+	bool ours = is_ours(p, &maps, r, l->bias);
+	mappings__free(&maps);
+	if (ours) /* else it was not even reserved */
+		TRY(unmap(p, r, timeout_ms));
+	l->shift = 0;
+	l->fresh = false;
+	return NULL;
+}
+
+struct err *annex__clear(const struct process *p, struct trange r, taddr_t bias, int timeout_ms)
+{
+	struct mappings maps;
+	bool loaded = false;
+	TRY(linkmap__lists(p, bias, &loaded)); /* else another program has been started in the process (execve(2)) */
+	TRY(process__maps(p, &maps));
+	bool ours = loaded && is_ours(p, &maps, r, bias);
 	mappings__free(&maps);
 	return ours ? unmap(p, r, timeout_ms) : NULL;
 }

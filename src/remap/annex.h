@@ -20,24 +20,28 @@
  * next time: sets l->shift, or leaves it 0 when there is none. One of a library that was at that place before and was
  * unloaded looks the same (annex__is_current()). */
 MUST_CHECK struct err *annex__find(const struct process *p, const struct mappings *maps, size_t *at, struct loaded *l);
-/* Is the annex, whose header and live image have been read, of the library that is there now? */
-bool annex__is_current(const struct mappings *maps, const struct loaded *l);
+/* Is the annex, whose header and live image have been read, of the library that is there now? Errors: those of reading
+ * the process. */
+MUST_CHECK struct err *annex__is_current(const struct process *p, const struct mappings *maps, const struct loaded *l,
+					 bool *out);
 /* Does one begin at `a`, by the name of the file? */
 bool annex__at(const struct mappings *maps, taddr_t a);
-/* Is there, by what an annex says of itself, one of a library at `bias`? It is to be found then. */
-bool annex__any(const struct process *p, const struct mappings *maps, taddr_t bias);
+/* The load biases of libraries for which there are annexes, by what these say of themselves: they are to be found then.
+ * ERR_REFUSED: more than there could be. The caller frees *out, after an error as well. */
+MUST_CHECK struct err *annex__libraries(const struct process *p, const struct mappings *maps, taddr_t **out, size_t *n);
 
 /* Chooses the place of a new one: sets l->shift. ERR_REFUSED: no room within reach. */
 MUST_CHECK struct err *annex__choose(const struct process *p, struct loaded *l);
-/* Makes it there. On an error nothing stays, if it can be taken back, and l->shift is 0. Errors: as hand__raise(). */
+/* Makes it there: l->fresh is set, on an error too, as there may be a part of it. Errors: as hand__raise(). */
 MUST_CHECK struct err *annex__make(const struct process *p, struct loaded *l, int timeout_ms);
-/* Makes free address space of it again: l->shift is 0. Nobody may be in there, no hand either, and nothing may refer to
- * it. */
+/* Makes free address space of it again, of what there is: l->shift is 0. Nothing may refer to it. On an error it stays:
+ * ERR_RETRY, when a thread is in there yet, and as hand__raise(). */
 MUST_CHECK struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms);
 
-/* Takes away what a tool that died has left at `r`, where it was about to make one, and that is not known as an annex.
- * Nothing happens where anything else is mapped. */
-MUST_CHECK struct err *annex__clear(const struct process *p, struct trange r, int timeout_ms);
+/* Takes away what a tool that died has left at `r`, where it was about to make one for the library at `bias`, and that
+ * is not known as an annex. Nothing happens where anything else is mapped, or that library is not loaded. Errors: as
+ * annex__remove(). */
+MUST_CHECK struct err *annex__clear(const struct process *p, struct trange r, taddr_t bias, int timeout_ms);
 
 /* All of it. */
 struct trange annex__range(const struct loaded *l);

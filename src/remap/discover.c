@@ -175,6 +175,10 @@ static struct err *read_image(const struct process *p, const struct mappings *ma
 	TRY(image_file__read(data, (size_t)st.st_size, m->path, &l->live, &l->map));
 	for (size_t i = 0; i < l->map.n_leads_to; i++)
 		l->map.leads_to[i] = loaded__from(l, taddr(l->bias.v + l->map.leads_to[i]));
+	for (size_t i = 0; i < l->map.n_jumps; i++)
+		if (!elf_file__is_code(l->vapi, l->map.jumps[i].entry) ||
+		    !elf_file__is_code(l->live, l->map.jumps[i].to))
+			return err__new(ERR_REFUSED, 0, l->path, NULL, "the running image has entries that are none");
 	if (l->map.base != image->base || l->map.shift != l->shift || l->map.n_slots != l->vapi->vapi.n_slots ||
 	    !build_id__equal(l->live->build_id, l->live->build_id_len, image->build_id, image->build_id_len))
 		return err__new(ERR_REFUSED, 0, l->path, NULL,
@@ -401,10 +405,12 @@ static struct err *read_annex(const struct process *p, const struct mappings *ma
 		TRY(annex__find(p, maps, &at, l));
 		if (!l->shift)
 			return NULL;
+		bool current;
 		TRY(check_vapi(p, l, maps));
 		TRY(read_header(p, l));
 		TRY(read_state(p, maps, l));
-		if (annex__is_current(maps, l))
+		TRY(annex__is_current(p, maps, l, &current));
+		if (current)
 			return NULL;
 		if (l->live != l->vapi)
 			elf_file__free(l->live);
@@ -416,14 +422,14 @@ static struct err *read_annex(const struct process *p, const struct mappings *ma
 
 /* *keep: is it one to be listed? */
 static struct err *read_plain(const struct process *p, const struct mappings *maps, const struct mapping *m,
-			      enum discover_what what, struct loaded *l, bool *keep)
+			      enum discover_what what, bool annexed, struct loaded *l, bool *keep)
 {
 	bool library;
 	*keep = false;
 	TRY(open_plain(p, m, l, &library));
 	if (!library)
 		return NULL;
-	if (!annex__any(p, maps, l->bias)) {
+	if (!annexed) {
 		if (what == DISCOVER_ALL)
 			look_at_next(p, l);
 		if (!l->outdated)
@@ -438,9 +444,10 @@ static struct err *read_plain(const struct process *p, const struct mappings *ma
 	return NULL;
 }
 
-/* As far as discover__vapis() wants to know. *keep: it has an annex. */
+/* The next annex of a library, whether it is the current one or not, as far as discover__vapis() wants to know. *keep:
+ * there is one. */
 static struct err *read_annexed(const struct process *p, const struct mappings *maps, const struct mapping *m,
-				struct loaded *l, bool *keep)
+				size_t *at, struct loaded *l, bool *keep)
 {
 	bool library;
 	*keep = false;
@@ -450,9 +457,21 @@ static struct err *read_annexed(const struct process *p, const struct mappings *
 	make_vapi(l);
 	if (l->no_vapi)
 		return NULL;
-	TRY(read_annex(p, maps, l));
-	*keep = l->shift != 0;
+	TRY(annex__find(p, maps, at, l));
+	if (!l->shift)
+		return NULL;
+	TRY(check_vapi(p, l, maps));
+	TRY(read_header(p, l));
+	*keep = true;
 	return NULL;
+}
+
+static bool has(const taddr_t *items, size_t n, taddr_t a)
+{
+	for (size_t i = 0; i < n; i++)
+		if (items[i].v == a.v)
+			return true;
+	return false;
 }
 
 static bool is_listed(const loaded_list *l, taddr_t bias)
@@ -516,18 +535,22 @@ static struct err *add_plain(const struct process *p, const struct mappings *map
 			     loaded_list *out, uint64_t *bytes)
 {
 	LINKMAP_CLEANUP struct linkmap *list = NULL;
+	FREE_CLEANUP taddr_t *annexes = NULL;
+	size_t n_annexes = 0;
 	if (what == DISCOVER_SPLIT)
 		return NULL;
 	ERR_CLEANUP struct err *unknown = linkmap__read(p, &list);
+	if (!unknown)
+		TRY(annex__libraries(p, maps, &annexes, &n_annexes));
 	for (size_t i = 0; !unknown && i < linkmap__count(list); i++) {
 		struct linkmap_object o = linkmap__object(list, i);
 		struct loaded l = {0};
-		bool keep;
+		bool keep, annexed = has(annexes, n_annexes, o.bias);
 		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
 		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) ||
-		    !(annex__any(p, maps, o.bias) || (what == DISCOVER_ALL && is_replaced(p, &o))))
+		    !(annexed || (what == DISCOVER_ALL && is_replaced(p, &o))))
 			continue;
-		struct err *err = read_plain(p, maps, m, what, &l, &keep);
+		struct err *err = read_plain(p, maps, m, what, annexed, &l, &keep);
 		if (!err && keep) {
 			TRY(add(out, &l, bytes));
 			continue;
@@ -569,16 +592,27 @@ static void take(struct loaded *l, bool keep, struct err *e, loaded_list *out, s
 static void add_annexed(const struct process *p, const struct mappings *maps, loaded_list *out, struct err **problem)
 {
 	LINKMAP_CLEANUP struct linkmap *list = NULL;
+	FREE_CLEANUP taddr_t *annexes = NULL;
+	size_t n_annexes = 0;
 	ERR_CLEANUP struct err *unknown = linkmap__read(p, &list);
+	if (!unknown)
+		unknown = annex__libraries(p, maps, &annexes, &n_annexes);
 	for (size_t i = 0; !unknown && i < linkmap__count(list); i++) {
 		struct linkmap_object o = linkmap__object(list, i);
-		struct loaded l = {0};
-		bool keep = false;
 		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
-		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) || !annex__any(p, maps, o.bias))
+		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) ||
+		    !has(annexes, n_annexes, o.bias))
 			continue;
-		struct err *e = read_annexed(p, maps, m, &l, &keep);
-		take(&l, keep, e, out, problem);
+		bool keep = true;
+		for (size_t at = 0; keep;) {
+			struct loaded l = {0};
+			struct err *e = read_annexed(p, maps, m, &at, &l, &keep);
+			keep = keep && !e;
+			if (e || keep)
+				take(&l, keep, e, out, problem);
+			else
+				loaded__free(&l);
+		}
 	}
 }
 

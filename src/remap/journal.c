@@ -108,8 +108,8 @@ static char *text_of(const struct journal *j, size_t *size)
 	for (size_t i = 0; i < j->libraries.n; i++)
 		put_library(f, &j->libraries.items[i]);
 	for (size_t i = 0; i < j->annexes.n; i++)
-		fprintf(f, "annex 0x%" PRIx64 " 0x%" PRIx64 "\n", j->annexes.items[i].start.v,
-			j->annexes.items[i].end.v);
+		fprintf(f, "annex 0x%" PRIx64 " 0x%" PRIx64 " 0x%" PRIx64 "\n", j->annexes.items[i].range.start.v,
+			j->annexes.items[i].range.end.v, j->annexes.items[i].bias.v);
 	if (j->step == JOURNAL_EXCHANGE)
 		put_pages(f, j);
 	fclose(f);
@@ -130,6 +130,15 @@ static bool write_all(int fd, const char *text, size_t size)
 	return true;
 }
 
+/* What is more than this would not be believed when it is read. */
+static bool is_readable(const struct journal *j)
+{
+	bool ok = j->libraries.n <= LIBRARIES_MAX && j->annexes.n <= LIBRARIES_MAX;
+	for (size_t i = 0; i < j->libraries.n; i++)
+		ok = ok && j->libraries.items[i].moves.n <= MOVES_MAX;
+	return ok;
+}
+
 struct err *journal__write(const struct journal *j)
 {
 	FREE_CLEANUP char *where = NULL;
@@ -138,6 +147,9 @@ struct err *journal__write(const struct journal *j)
 	FREE_CLEANUP char *temporary = xasprintf("%s.new", path);
 	size_t size = 0;
 	FREE_CLEANUP char *text = text_of(j, &size);
+	if (size > FILE_MAX || !is_readable(j))
+		return err__new(ERR_REFUSED, 0, path, NULL,
+				"the update is too large to be written down, so the process is left alone");
 	fault__point("file before");
 	unlink(temporary); /* of a tool that died: this process's lock is ours */
 	CLOSE_CLEANUP int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -273,12 +285,13 @@ static bool parse_library(char *line, struct journal *j)
 
 static bool parse_annex(char *line, struct journal *j)
 {
-	char *w[2];
-	uint64_t n[2];
-	if (j->annexes.n == LIBRARIES_MAX || split(line, "annex", w, 2) != 2 || !numbers(w, n, 2) || !pages(n[0]) ||
+	char *w[3];
+	uint64_t n[3];
+	if (j->annexes.n == LIBRARIES_MAX || split(line, "annex", w, 3) != 3 || !numbers(w, n, 3) || !pages(n[0]) ||
 	    !pages(n[1]) || n[0] >= n[1])
 		return false;
-	vec__push(&j->annexes, (struct trange){taddr(n[0]), taddr(n[1])});
+	struct journal_annex x = {{taddr(n[0]), taddr(n[1])}, taddr(n[2])};
+	vec__push(&j->annexes, x);
 	return true;
 }
 

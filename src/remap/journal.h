@@ -49,6 +49,14 @@ struct journal_library {
 	VEC(struct journal_move) moves; /* in the order of the exchange */
 };
 
+/* Room that is made beside an unprepared library (annex.h). */
+struct journal_annex {
+	struct trange range;
+	taddr_t bias; /* of the library */
+};
+
+typedef VEC(struct journal_annex) annex_list;
+
 struct journal {
 	pid_t tool;
 	uint64_t tool_start, tool_pidns;
@@ -57,14 +65,14 @@ struct journal {
 	char *name; /* of the target */
 	enum journal_step step;
 	VEC(struct journal_library) libraries; /* in the order of the exchange */
-	VEC(struct trange) annexes;            /* where room is made beside unprepared libraries (annex.h) */
+	annex_list annexes;
 };
 
 /* An empty one, by this tool. The caller releases it with journal__free(). */
 struct journal *journal__new(pid_t target, uint64_t start, const char *name);
 void journal__free(struct journal *j);
 
-/* Replaces what there is. ERR_SYSTEM: it cannot be written (disk full). */
+/* Replaces what there is. ERR_SYSTEM: it cannot be written (disk full). ERR_REFUSED: it would be too large. */
 MUST_CHECK struct err *journal__write(const struct journal *j);
 /* ERR_UNREADABLE when it is none. `name` is a file in the folder. */
 MUST_CHECK struct err *journal__read(const char *name, struct journal **out);

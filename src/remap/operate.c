@@ -53,11 +53,8 @@ static struct err *write_journal(struct target *t, const struct group *g, enum j
 			if (s)
 				surgery__record(s, of == g && step != JOURNAL_PREPARE, j);
 		}
-	for (size_t i = 0; i < t->libraries.n; i++) {
-		const struct loaded *l = &t->libraries.items[i];
-		if (l->shift && l->header.generation == 0)
-			vec__push(&j->annexes, annex__range(l));
-	}
+	for (size_t i = 0; i < t->annexes.n; i++)
+		vec__push(&j->annexes, t->annexes.items[i]);
 	struct err *e = journal__write(j);
 	journal__free(j);
 	t->journal = t->journal || !e;
@@ -107,8 +104,11 @@ static struct err *make_annexes(struct target *t, const struct group *g, unsigne
 		if (loaded__has_vapi(l))
 			continue;
 		TRY(annex__choose(t->process, l));
+		struct journal_annex a = {annex__range(l), l->bias};
+		vec__push(&t->annexes, a);
 		struct err *e = write_journal(t, g, JOURNAL_PREPARE);
 		if (e) {
+			t->annexes.n--;
 			l->shift = 0;
 			return e;
 		}
@@ -118,15 +118,30 @@ static struct err *make_annexes(struct target *t, const struct group *g, unsigne
 	return NULL;
 }
 
-/* While nobody knows of it, it can be given back. */
+static void forget_annex(struct target *t, taddr_t start)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < t->annexes.n; i++)
+		if (t->annexes.items[i].range.start.v != start.v)
+			t->annexes.items[n++] = t->annexes.items[i];
+	t->annexes.n = n;
+}
+
+/* While nobody knows of it, it can be given back. Where that fails it stays, of no use, until cllvupdate -u. */
 static void remove_annexes(struct target *t, const struct group *g, unsigned timeout_s)
 {
 	for (size_t i = 0; i < g->n; i++) {
 		struct loaded *l = target__member(t, g, i)->library;
+		struct trange r = annex__range(l);
 		if (!l->fresh)
 			continue;
 		dismiss_hand(t);
-		err__free(annex__remove(t->process, l, (int)timeout_s * 1000));
+		ERR_CLEANUP struct err *e = annex__remove(t->process, l, (int)timeout_s * 1000);
+		if (!e)
+			forget_annex(t, r.start);
+		t->left_behind = t->left_behind || e;
+		l->shift = 0;
+		l->fresh = false;
 	}
 }
 
@@ -453,6 +468,7 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
 				   .strict = opt->strict || is_entangled(t, g),
+				   .for_good = is_entangled(t, g),
 				   .stop_ms = STOP_MS};
 	struct err *e = exchange__load(x, t->hand);
 	if (!e)

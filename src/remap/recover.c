@@ -300,12 +300,12 @@ static void discharge(struct patient *x)
 static struct err *clear_annexes(struct patient *x)
 {
 	for (size_t i = 0; x->journal && i < x->journal->annexes.n; i++) {
-		struct trange r = x->journal->annexes.items[i];
+		struct journal_annex *a = &x->journal->annexes.items[i];
 		bool known = false;
 		for (size_t k = 0; k < x->libraries.n; k++)
-			known = known || annex__range(&x->libraries.items[k]).start.v == r.start.v;
+			known = known || annex__range(&x->libraries.items[k]).start.v == a->range.start.v;
 		if (!known)
-			TRY(annex__clear(x->p, r, TIMEOUT_MS));
+			TRY(annex__clear(x->p, a->range, a->bias, TIMEOUT_MS));
 	}
 	return NULL;
 }

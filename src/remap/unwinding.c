@@ -257,15 +257,29 @@ static struct err *find_words(struct search *s, struct unwinding *u)
 
 /* ---- our arrays ---- */
 
+/* Pages of an image may not be mapped: old code that went. */
+static bool is_in_image(const struct vapi_header *h, vaddr_t at, size_t len)
+{
+	for (size_t i = 0; i < VAPI_IMAGES_MAX; i++) {
+		const struct vapi_image *m = &h->image[i];
+		if (m->state != VAPI_IMAGE_FREE && at < m->base + m->len && m->base < at + len)
+			return true;
+	}
+	return false;
+}
+
 /* The highest free pages of the window, for `len` bytes: images come to it from below. */
-static struct err *find_room(const struct mappings *maps, const struct loaded *l, size_t len, vaddr_t *out)
+static struct err *find_room(const struct search *s, const struct loaded *l, size_t len, vaddr_t *out)
 {
 	const struct vapi_note *v = &l->vapi->vapi;
+	struct vapi_header now; /* an image of ours is announced there */
+	TRY(process__read(s->p, loaded__at(l, v->header), &now, sizeof(now)));
 	for (vaddr_t at = v->window + v->window_len - len; at >= v->window; at -= LLU_PAGE) {
 		taddr_t a = loaded__at(l, at);
-		const struct mapping *m = mappings__at(maps, a);
+		const struct mapping *m = mappings__at(s->maps, a);
 		*out = at;
-		if (m && m->prot == PROT_NONE && !m->inode && m->range.end.v >= a.v + len)
+		if (m && m->prot == PROT_NONE && !m->inode && m->range.end.v >= a.v + len &&
+		    !is_in_image(&now, at, len))
 			return NULL;
 	}
 	return err__new(ERR_REFUSED, 0, l->path, "restart the process to get a new window",
@@ -301,8 +315,8 @@ static bool is_there(const struct search *s, const struct loaded *l, taddr_t a, 
 	return !e && memcmp(have, bytes, len) == 0;
 }
 
-static struct err *write_arrays(const struct search *s, const struct mappings *maps, const struct loaded *l,
-				struct hand *h, const struct entry *annex, size_t n, struct unwinding *u)
+static struct err *write_arrays(const struct search *s, const struct loaded *l, struct hand *h,
+				const struct entry *annex, size_t n, struct unwinding *u)
 {
 	u->new_size = s->n + n > u->size ? s->n + n : u->size;
 	size_t one = u->new_size * sizeof(struct entry), len = align_up(2 * one, LLU_PAGE);
@@ -316,7 +330,7 @@ static struct err *write_arrays(const struct search *s, const struct mappings *m
 	u->b = taddr_add(u->a, one);
 	if (is_there(s, l, u->a, both, 2 * one)) /* of an earlier try */
 		return NULL;
-	TRY(find_room(maps, l, len, &room));
+	TRY(find_room(s, l, len, &room));
 	u->a = loaded__at(l, room);
 	u->b = taddr_add(u->a, one);
 	TRY(bring__map(h, "map a table", u->a, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -404,8 +418,8 @@ static struct err *is_told(const struct search *s, const struct entry *annex, bo
 }
 
 /* *any: something is to be told. */
-static struct err *prepare(struct search *s, const struct mappings *maps, const struct loaded *const *l, size_t n,
-			   struct hand *h, struct unwinding *u, bool *any)
+static struct err *prepare(struct search *s, const struct loaded *const *l, size_t n, struct hand *h,
+			   struct unwinding *u, bool *any)
 {
 	FREE_CLEANUP struct entry *annex = xcalloc(n, sizeof(*annex));
 	size_t new = 0;
@@ -417,7 +431,7 @@ static struct err *prepare(struct search *s, const struct mappings *maps, const 
 		new += !told;
 	}
 	*any = new > 0;
-	return new ? write_arrays(s, maps, l[0], h, annex, new, u) : NULL;
+	return new ? write_arrays(s, l[0], h, annex, new, u) : NULL;
 }
 
 struct err *unwinding__prepare(const struct process *p, const struct loaded *const *l, size_t n, struct hand *h,
@@ -432,7 +446,7 @@ struct err *unwinding__prepare(const struct process *p, const struct loaded *con
 	struct unwinding *u = xcalloc(1, sizeof(*u));
 	struct search s = {.p = p, .map = map, .maps = &maps};
 	u->p = p;
-	struct err *e = prepare(&s, &maps, l, n, h, u, &any);
+	struct err *e = prepare(&s, l, n, h, u, &any);
 	if (!e && any)
 		e = begin(u);
 	mappings__free(&maps);

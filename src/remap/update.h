@@ -13,6 +13,7 @@
 #include "freeze/freeze.h"
 #include "image/overrule.h"
 #include "remap/group.h"
+#include "remap/journal.h"
 #include "remap/plan_cache.h"
 #include "remap/surgery.h"
 
@@ -59,10 +60,11 @@ struct target {
 	loaded_list libraries;
 	struct result *results; /* one for each library */
 	group_list groups;
-	struct hand *hand; /* while under way */
-	struct lock *lock; /* from the first preparation on */
-	bool journal;      /* one of ours is there */
-	bool left_behind;  /* something could not be taken back: the journal stays */
+	struct hand *hand;  /* while under way */
+	struct lock *lock;  /* from the first preparation on */
+	bool journal;       /* one of ours is there */
+	bool left_behind;   /* something could not be taken back: the journal stays */
+	annex_list annexes; /* that were made and not given back */
 };
 
 struct update_options {
