@@ -160,6 +160,25 @@ Test(freeze, while_threads_come_and_go)
 	scene__close(&s);
 }
 
+/* Waits until so many threads sleep in pause(2). */
+static void wait_until_paused(const struct scene *s, size_t wanted)
+{
+	int64_t deadline = support__now_ms() + 20000;
+	size_t asleep = 0;
+	while (asleep < wanted) {
+		FREE_CLEANUP pid_t *tids = NULL;
+		size_t n = 0;
+		cr_assert_lt(support__now_ms(), deadline, "%zu of %zu threads sleep", asleep, wanted);
+		OK(process__threads(s->p, &tids, &n));
+		asleep = 0;
+		for (size_t i = 0; i < n; i++) {
+			struct thread_view v;
+			OK(process__look(s->p, tids[i], &v));
+			asleep += v.state == THREAD_SLEEPING && v.at_rest && v.nr == SYS_pause;
+		}
+	}
+}
+
 /* The time frozen is that of the threads that run. */
 Test(freeze, leaves_a_hundred_sleepers_asleep)
 {
@@ -170,6 +189,7 @@ Test(freeze, leaves_a_hundred_sleepers_asleep)
 	struct freeze *f = NULL;
 	target__say(s.target, "check");
 	target__hear(s.target);
+	wait_until_paused(&s, 100);
 	OK(freeze__begin(s.p, &opt, &f));
 	freeze__stats(f, &st);
 	freeze__thaw(f);
