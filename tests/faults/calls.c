@@ -11,9 +11,9 @@
 TestSuite(calls, .fini = support__teardown, .timeout = 3000);
 
 #ifdef SANITIZED
-enum { BUDGET = 8 };
+enum { BUDGET = 8, BUDGET_UNPREPARED = 6 };
 #else
-enum { BUDGET = 60 };
+enum { BUDGET = 60, BUDGET_UNPREPARED = 30 };
 #endif
 
 static const struct {
@@ -60,11 +60,10 @@ static void fail(struct bed *b, size_t k, const char *call, size_t error)
 	bed__stop(b);
 }
 
-Test(calls, each_fails_with_each_error)
+static void each_fails(struct bed b, size_t budget)
 {
-	struct bed b = bed__make();
 	struct places p = list_calls(&b);
-	size_t step = table__stride(p.n_calls, BUDGET);
+	size_t step = table__stride(p.n_calls, budget);
 	cr_assert_gt(p.n_calls, 20, "only %zu calls", p.n_calls);
 	/* in a sample the errors take turns */
 	for (size_t k = 0; k < p.n_calls; k += step)
@@ -72,4 +71,14 @@ Test(calls, each_fails_with_each_error)
 			if (table__is_wanted() || e == k / step % ERRORS)
 				fail(&b, k, p.calls[k], e);
 	places__free(&p);
+}
+
+Test(calls, each_fails_with_each_error)
+{
+	each_fails(bed__make(), BUDGET);
+}
+
+Test(calls, each_fails_unprepared)
+{
+	each_fails(bed__make_unprepared(), BUDGET_UNPREPARED);
 }

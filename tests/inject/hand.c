@@ -159,3 +159,23 @@ Test(hand, notices_that_the_program_ended)
 	REFUSED(hand__raise(s.p, &s.place, 100, &h), ERR_GONE, "");
 	scene__close(&s);
 }
+
+/* A range of addresses is free when nobody is in there, or about to make a call about it. */
+Test(hand, waits_for_who_is_in_a_range)
+{
+	struct scene s = scene__start("one_call", "futex", NULL);
+	struct thread_view v = scene__wait_asleep(&s, 0, SYS_write);
+	const struct trange ranges[] = {
+	    {taddr(v.pc.v & ~4095ULL), taddr((v.pc.v & ~4095ULL) + 4096)}, /* its code */
+	    {taddr(v.sp.v - 4096), v.sp},                                  /* a stack that is empty */
+	    {taddr(v.arg[0]), taddr(v.arg[0] + 4)},                        /* what it calls about */
+	};
+	cr_assert_eq(v.nr, SYS_futex);
+	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+		struct err *e = hand__await_range(s.p, ranges[i], 20);
+		cr_assert(e && err__kind(e) == ERR_RETRY, "range %zu", i);
+		err__free(e);
+	}
+	OK(hand__await_range(s.p, (struct trange){s.place.pads, taddr_add(s.place.pads, 4096)}, 20));
+	scene__close(&s);
+}

@@ -178,6 +178,58 @@ Test(cllvupdate, the_process_is_gone)
 	result__free(&r);
 }
 
+/* ---- room beside a plain library ---- */
+
+static bool is_mapped(struct bed *b, const char *start)
+{
+	const char *maps = path_of("/proc/%d/maps", target__pid(b->target));
+	struct result r =
+	    command__run((const char *const[]){"grep", "-c", path_of("^%s-", start + strlen("0x")), maps, NULL}, 10);
+	bool mapped = r.exit_code == 0;
+	result__free(&r);
+	return mapped;
+}
+
+/* A program that was started in the process meanwhile (execve(2)) keeps PID and start time. What lies in its memory
+ * where the annex was to be is its own: it does not have the library there. */
+Test(cllvupdate, the_room_is_another_programs)
+{
+	struct bed b = bed__make_unprepared();
+	const char *place = find_place(&b, "write after: process__write<map_place<annex__make");
+	char text[8192], start[32], end[32], bias[32];
+	bed__start(&b);
+	bed__install(&b, 2);
+	struct result r = bed__update(&b, (const char *const[]){path_of("LLU_FAULT=%s", place), NULL});
+	cr_assert_eq(r.exit_code, -SIGKILL, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	result__free(&r);
+	const char *journal = path_of("%s/%d.journal", run_folder(), target__pid(b.target));
+	FILE *f = fopen(journal, "re");
+	cr_assert(f, "no %s", journal);
+	size_t n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = '\0';
+	char *line = strstr(text, "\nannex ");
+	cr_assert(line && sscanf(line, "\nannex %31s %31s %31s", start, end, bias) == 3, "%s", text);
+	cr_assert(is_mapped(&b, start), "nothing is mapped at %s", start);
+	char *digit = strstr(line, bias) + strlen(bias) - strlen("0000") - 1; /* of pages */
+	const char was = *digit;
+	*digit = was == '1' ? '2' : '1';
+	file__write(journal, text, n);
+	r = cllvupdate("-u", NULL);
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	result__free(&r);
+	cr_assert(is_mapped(&b, start), "memory of another program was unmapped");
+	*digit = was;
+	file__write(journal, text, n);
+	chmod(journal, 0600);
+	r = cllvupdate("-u", NULL);
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	result__free(&r);
+	cr_assert(!is_mapped(&b, start), "the room is still there");
+	bed__is(&b, 1, "cleaned up");
+	bed__updated(&b, 2, "cleaned up");
+}
+
 /* The process of the journal is another one now, with the same PID. */
 Test(cllvupdate, a_pid_is_used_again)
 {

@@ -125,20 +125,38 @@ Test(unprepared, leaves_no_more_with_every_try)
 }
 
 /* Who is parked in old code that would come to a jump is not passed over, on a stack that no thread is on either. */
-Test(unprepared, parked_in_old_code)
+static void parked(const char *where)
 {
 	struct scene s = begin("park");
 
-	target__ask(s.target, "park malloc", "done");
+	target__ask(s.target, path_of("park %s", where), "done");
 	scene__install_raw(&s, fixture_library("v2", s.library));
 	scene__update(&s);
 	target__rounds(s.target, 2, 2);
 	scene__install_raw(&s, fixture_library("v3", s.library));
-	scene__refuse(&s, "an address in the old code is at 0x[0-9a-f]+: a parked stack or context");
+	scene__refuse(&s, "an address in (it|the old code) is at 0x[0-9a-f]+[^\n]*: a parked stack");
 	target__ask(s.target, "resume", "resumed 1");
 	scene__update(&s);
 	target__rounds(s.target, 2, 3);
 	free(target__finish(s.target));
+}
+
+Test(unprepared, parked_in_old_code)
+{
+	parked("malloc");
+}
+
+/* Stacks within stacks: words that no frame of the thread returns by. */
+Test(unprepared, parked_on_the_stack_of_a_thread)
+{
+	parked("local");
+	parked("thread-local");
+}
+
+Test(unprepared, parked_in_thread_local_memory)
+{
+	parked("tls");
+	parked("thread-tls");
 }
 
 /* Parts of glibc are refused by name: no update of them is tried by accident. */
