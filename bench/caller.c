@@ -1,7 +1,8 @@
-/* Times calls of libcallee: `caller` prints nanoseconds per call, direct (through the PLT, bound at
- * start) and by function pointer, one line each. The result of each call is the argument of the next, so
+/* Times calls of libcallee: for each line that it reads, `caller` prints nanoseconds per call, direct (through the
+ * PLT, bound at start) and by function pointer, on one line. The result of each call is the argument of the next, so
  * calls cannot overlap. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 int callee(int x);
@@ -17,9 +18,8 @@ static double now_ns(void)
 	return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
 }
 
-int main(void)
+static void measure(int (*volatile *pointer)(int))
 {
-	int (*volatile pointer)(int) = callee_address();
 	int x = 0;
 
 	double start = now_ns();
@@ -27,7 +27,7 @@ int main(void)
 		x = callee(x);
 	double direct = now_ns() - start;
 
-	int (*fixed)(int) = pointer;
+	int (*fixed)(int) = *pointer;
 	start = now_ns();
 	for (int i = 0; i < CALLS; i++) {
 		__asm__ volatile("" : "+r"(fixed));
@@ -35,6 +35,17 @@ int main(void)
 	}
 	double by_pointer = now_ns() - start;
 
-	printf("direct %.4f\npointer %.4f\n", direct / CALLS, by_pointer / CALLS);
-	return x == 2 * CALLS ? 0 : 1;
+	if (x != 2 * CALLS)
+		abort();
+	printf("%.4f %.4f\n", direct / CALLS, by_pointer / CALLS);
+	fflush(stdout);
+}
+
+int main(void)
+{
+	int (*volatile pointer)(int) = callee_address();
+
+	while (getchar() == '\n')
+		measure(&pointer);
+	return 0;
 }
