@@ -65,6 +65,7 @@ struct agreement {
 struct uses {
 	vaddr_list compared; /* with others that it did not form itself */
 	vaddr_list indexed;  /* something is added to them */
+	vaddr_list added;    /* or they to something else, as distances from a table are */
 };
 
 struct planner {
@@ -129,6 +130,7 @@ void contents__settle(struct planner *x);
  * not known), when both hold the same; 0 when it has none and the image's own copy is to be used. */
 vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live);
 void constants__list_targets(struct planner *x);
+void constants__free_uses(struct uses *u);
 
 /* rebind.c: every reference of next that must lead to VAPI space. */
 void rebind__all(struct planner *x);
