@@ -11,7 +11,8 @@
  * before its start). Hence one of:
  *     a symbol of the same name and size at both addresses, with the same contents
  *     a string literal that reaches to the next address that is referred to, and that nothing is added to
- *     the same contents, from somewhere in front of it to the end of the section
+ *     the same contents, from somewhere in front of it to the end of the section; if it is a table of distances to
+ * other constants, the same section
  *
  * Where contents agree, but not to the end, it may be another constant that changed, or a part of this one. Then new
  * code gets the new contents; and if code compares the address with another one, so that it matters whose it is,
@@ -193,8 +194,11 @@ static void note_use(const struct formed *reg, const struct insn_detail *d, stru
 			continue;
 		if (d->compares && !all && (d->read >> r & 1))
 			vec__push(&u->compared, reg[r].from);
-		if (in_address || (d->adds && (d->read >> r & 1)))
+		bool added = d->adds && (d->read >> r & 1);
+		if (in_address || added)
 			vec__push(&u->indexed, reg[r].from);
+		if (added)
+			vec__push(&u->added, reg[r].from);
 	}
 }
 
@@ -222,10 +226,17 @@ static void list_uses(const struct code *c, struct uses *u)
 		if (any)
 			list_uses_in(c, f, u);
 	}
-	if (u->compared.n)
-		qsort(u->compared.items, u->compared.n, sizeof(vaddr_t), by_address);
-	if (u->indexed.n)
-		qsort(u->indexed.items, u->indexed.n, sizeof(vaddr_t), by_address);
+	vaddr_list *const lists[] = {&u->compared, &u->indexed, &u->added};
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+		if (lists[i]->n)
+			qsort(lists[i]->items, lists[i]->n, sizeof(vaddr_t), by_address);
+}
+
+void constants__free_uses(struct uses *u)
+{
+	vec__free(&u->compared);
+	vec__free(&u->indexed);
+	vec__free(&u->added);
 }
 
 static bool is_in(const vaddr_list *l, vaddr_t a)
@@ -283,6 +294,25 @@ static uint64_t agreement(struct planner *x, const struct elf_section *a, uint64
 		n++;
 	*known = (struct agreement){true, shift, next, next + n};
 	return n;
+}
+
+/* A table of distances to other constants, as clang makes of a switch that chooses among them: a word of it leads to
+ * one, and is added to its address. Those may be referred to by nothing else. */
+static bool is_table_of_distances(const struct planner *x, const struct elf_section *s, uint64_t at, size_t n)
+{
+	vaddr_t a = s->h.sh_addr + at;
+	bool any = false;
+	for (size_t i = 0; i + 4 <= n && a % 4 == 0 && !any; i += 4) {
+		int32_t d;
+		memcpy(&d, s->data + at + i, 4);
+		any = d != 0 && is_constant(x->p->next, a + (vaddr_t)(int64_t)d);
+	}
+	return any && is_in(&x->uses.added, a);
+}
+
+static bool same_section(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b)
+{
+	return at_a == at_b && a->h.sh_size == b->h.sh_size && memcmp(a->data, b->data, a->h.sh_size) == 0;
 }
 
 enum sameness {
@@ -401,8 +431,11 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 	const struct elf_section *b = elf_file__section_at(l, live);
 	uint64_t at_b = live - b->h.sh_addr;
 	know_uses(x);
+	size_t n_bytes = extent(x, next, a);
 	enum sameness same =
-	    same_symbol(x, next, a, at_a, live, b, at_b) ? SAME : compare(x, a, at_a, b, at_b, extent(x, next, a));
+	    same_symbol(x, next, a, at_a, live, b, at_b) ? SAME : compare(x, a, at_a, b, at_b, n_bytes);
+	if (same == SAME && is_table_of_distances(x, a, at_a, n_bytes) && !same_section(a, at_a, b, at_b))
+		return 0;
 	if (same == UNCLEAR) {
 		*home = REFUSED;
 		planner__refuse(

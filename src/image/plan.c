@@ -479,10 +479,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	vec__free(&x.objects);
 	vec__free(&x.changed_values);
 	vec__free(&x.strings);
-	vec__free(&x.uses.compared);
-	vec__free(&x.uses.indexed);
-	vec__free(&x.live_uses.compared);
-	vec__free(&x.live_uses.indexed);
+	constants__free_uses(&x.uses);
+	constants__free_uses(&x.live_uses);
 	vec__free(&x.targets);
 	free(x.target_homes);
 	*out = p;

@@ -65,6 +65,7 @@ struct agreement {
 struct uses {
 	vaddr_list compared; /* with others that it did not form itself */
 	vaddr_list indexed;  /* something is added to them */
+	vaddr_list added;    /* or they to something else, as distances from a table are */
 };
 
 struct planner {
@@ -132,6 +133,7 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live);
 void constants__list_targets(struct planner *x);
 /* The constants of a build that anything refers to, sorted. */
 void constants__list_targets_of(const struct code *c, vaddr_list *out);
+void constants__free_uses(struct uses *u);
 
 /* rebind.c: every reference of next that must lead to VAPI space. */
 void rebind__all(struct planner *x);

@@ -373,6 +373,16 @@ Test(real_input, tables_without_symbols)
 	walk("tables", "");
 }
 
+Test(real_input, texts_by_a_table_of_pointers)
+{
+	walk("texts", "");
+}
+
+Test(real_input, texts_by_a_table_of_distances)
+{
+	walk_clang("texts");
+}
+
 /* A table of label addresses leads into the middle of a function. Taken or refused; right in either case. */
 Test(real_input, labels_by_address)
 {
