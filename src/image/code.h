@@ -78,7 +78,8 @@ struct fde {
 	bool signal_frame;
 	vaddr_t personality_at; /* where a pc-relative reference to the personality lies, or 0 */
 	uint8_t personality_enc;
-	vaddr_t lsda; /* language-specific data, or 0 */
+	vaddr_t lsda;   /* language-specific data, or 0 */
+	uint64_t rules; /* hash of what it says of frames: instructions, and what they count in */
 };
 
 typedef VEC(struct fde) fde_list;

@@ -310,6 +310,13 @@ static bool is_table_of_distances(const struct planner *x, const struct elf_sect
 	return any && is_in(&x->uses.added, a);
 }
 
+bool constants__is_table_of_distances(struct planner *x, vaddr_t next)
+{
+	const struct elf_section *s = is_constant(x->p->next, next) ? elf_file__section_at(x->p->next, next) : NULL;
+	know_uses(x);
+	return s && is_table_of_distances(x, s, next - s->h.sh_addr, extent(x, next, s));
+}
+
 static bool same_section(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b)
 {
 	return at_a == at_b && a->h.sh_size == b->h.sh_size && memcmp(a->data, b->data, a->h.sh_size) == 0;

@@ -53,11 +53,29 @@ struct cie {
 	bool has_augmentation, signal_frame;
 	vaddr_t personality_at;
 	uint8_t personality_enc;
+	uint64_t rules;
 };
+
+/* Instructions, but for the DW_CFA_nop that fill them up. */
+static uint64_t hash_rules(uint64_t h, const uint8_t *p, const uint8_t *end)
+{
+	while (end > p && end[-1] == DW_CFA_nop)
+		end--;
+	uint64_t n = (uint64_t)(end - p);
+	return hash__bytes(hash__bytes(h, &n, sizeof(n)), p, n);
+}
+
+static uint64_t rules_of_cie(const Dwarf_CIE *c)
+{
+	const uint64_t units[] = {c->code_alignment_factor, (uint64_t)c->data_alignment_factor,
+				  c->return_address_register};
+	return hash_rules(hash__bytes(HASH_START, units, sizeof(units)), c->initial_instructions,
+			  c->initial_instructions_end);
+}
 
 static struct err *read_cie(const struct reader *r, const Dwarf_CIE *c, struct cie *out)
 {
-	*out = (struct cie){.fde_enc = DW_EH_PE_absptr, .lsda_enc = DW_EH_PE_omit};
+	*out = (struct cie){.fde_enc = DW_EH_PE_absptr, .lsda_enc = DW_EH_PE_omit, .rules = rules_of_cie(c)};
 	const char *a = c->augmentation;
 	if (!a || *a == 0)
 		return NULL;
@@ -125,10 +143,13 @@ static struct err *read_fde(const struct reader *r, const Dwarf_FDE *f, const st
 		}
 		if (n > (size_t)(end - p))
 			return bad(r, "a truncated entry");
+		const uint8_t *lsda = p;
+		p += n;
 		if (cie->lsda_enc != DW_EH_PE_omit && n != 0 &&
-		    !read_encoded(r, cie->lsda_enc, &p, p + n, false, &x.lsda))
+		    !read_encoded(r, cie->lsda_enc, &lsda, p, false, &x.lsda))
 			return bad(r, "a pointer encoding that is not known");
 	}
+	x.rules = hash_rules(cie->rules, p, end);
 	if (len == 0 || x.start == 0)
 		return NULL; /* the linker leaves such entries for discarded functions */
 	x.end = x.start + len;

@@ -134,6 +134,8 @@ void constants__list_targets(struct planner *x);
 /* The constants of a build that anything refers to, sorted. */
 void constants__list_targets_of(const struct code *c, vaddr_list *out);
 void constants__free_uses(struct uses *u);
+/* Is there a table of distances to other constants, which say as much as its own contents do? */
+bool constants__is_table_of_distances(struct planner *x, vaddr_t next);
 
 /* rebind.c: every reference of next that must lead to VAPI space. */
 void rebind__all(struct planner *x);

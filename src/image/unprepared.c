@@ -271,9 +271,15 @@ static bool comes_to_jump(const struct comparison *c, vaddr_t to)
 	return meets_jump(c->x->p, to) || (g && meets_jump(c->x->p, place_of_jump(c, g)));
 }
 
-/* Would code that moves, were somebody to go on in it, come to a jump? By a call, or by a branch of a loop that begins
- * with the function. */
-static bool leads_to_jump(const struct comparison *c, const struct function *f)
+/* Does a function that stays lead to a jump, by what has been found so far? */
+static bool passes_on(const struct comparison *c, const bool *leads, vaddr_t to)
+{
+	const struct function *g = code__function_at(c->a, to);
+	return comes_to_jump(c, to) || (g && !c->moves[index_of(c->a, g)] && leads[index_of(c->a, g)]);
+}
+
+/* By a branch of a loop that begins with the function? */
+static bool loops_to_jump(const struct comparison *c, const struct function *f)
 {
 	struct insn i = {.len = 1};
 	for (vaddr_t a = f->start; a < f->end; a += i.len) {
@@ -282,18 +288,55 @@ static bool leads_to_jump(const struct comparison *c, const struct function *f)
 		    (i.has_target && i.is_branch && comes_to_jump(c, i.target)))
 			return true;
 	}
+	return false;
+}
+
+/* By a call or a branch out of it, through functions that stay as well? */
+static bool leads_to_jump(const struct comparison *c, const bool *leads, const struct function *f)
+{
+	for (uint32_t i = f->first_ref; i < f->first_ref + f->n_refs; i++) {
+		const struct ref *r = &c->a->refs.items[i];
+		if ((r->kind == REF_CALL || r->kind == REF_JUMP) && passes_on(c, leads, r->target))
+			return true;
+	}
 	for (size_t k = first_way(c, f); k < c->ways.n && c->ways.items[k].from == index_of(c->a, f); k++)
-		if (comes_to_jump(c, c->ways.items[k].to))
+		if (passes_on(c, leads, c->ways.items[k].to))
 			return true;
 	return false;
 }
 
-/* Of code of an earlier update it is not known which calls lead to the loaded library's functions. */
+/* Would old code that moved, were somebody to go on in it, come to a jump? Of code of an earlier update it is not known
+ * which calls lead to the loaded library's functions. */
 static void look_for_entanglement(const struct comparison *c)
 {
-	c->x->p->entangled = c->x->p->live != c->x->p->vapi && c->x->p->jumps.n;
-	for (size_t i = 0; i < c->a->functions.n && !c->x->p->entangled; i++)
-		c->x->p->entangled = c->moves[i] && leads_to_jump(c, &c->a->functions.items[i]);
+	struct plan *p = c->x->p;
+	FREE_CLEANUP bool *leads = xcalloc(c->a->functions.n, sizeof(bool));
+	p->entangled = p->live != p->vapi && p->jumps.n;
+	for (bool more = p->jumps.n && !p->entangled; more;) {
+		more = false;
+		for (size_t i = 0; i < c->a->functions.n; i++) {
+			const struct function *f = &c->a->functions.items[i];
+			if (!leads[i] && !f->plt && leads_to_jump(c, leads, f))
+				more = leads[i] = true;
+		}
+	}
+	for (size_t i = 0; i < c->a->functions.n && !p->entangled; i++)
+		p->entangled = c->moves[i] && (leads[i] || loops_to_jump(c, &c->a->functions.items[i]));
+}
+
+/* A function that only an older image has is called by whoever has its address, at any time, and calls old places: also
+ * such as are to become jumps. */
+static void check_held(const struct comparison *c)
+{
+	const struct plan *p = c->x->p;
+	for (uint32_t i = 0; i < p->vapi->vapi.n_slots && p->jumps.n; i++)
+		if (p->slots[i] == SLOT_HELD) {
+			planner__refuse(
+			    c->x, "function-held",
+			    "a function that an earlier update brought, and that this build does not have, may be "
+			    "called yet, and may call what changed");
+			return;
+		}
 }
 
 /* ---- references of the new code ---- */
@@ -363,9 +406,9 @@ static struct err *read_tables(struct comparison *c)
 	TRY(fdes__read(c->a->elf, &c->fdes_a));
 	TRY(fdes__read(c->b->elf, &c->fdes_b));
 	constants__list_targets_of(c->a, &c->targets_a);
-	return same__list_ways(c) ? NULL
-				  : err__new(ERR_UNREADABLE, 0, c->a->elf->path, NULL,
-					     "an exception table of the loaded library is not understood");
+	return same__prepare(c) ? NULL
+				: err__new(ERR_UNREADABLE, 0, c->a->elf->path, NULL,
+					   "an exception table of the loaded library is not understood");
 }
 
 static int by_site(const void *a, const void *b)
@@ -391,12 +434,14 @@ static void compare(struct comparison *c)
 	check_labels(c);
 	check_callers(c);
 	look_for_entanglement(c);
+	check_held(c);
 	list_pages(c);
 	bind_to_old_places(c);
 	vec__free(&c->fdes_a);
 	vec__free(&c->fdes_b);
 	vec__free(&c->targets_a);
 	vec__free(&c->ways);
+	vec__free(&c->tables);
 	free(c->patches);
 	free(c->moves);
 }

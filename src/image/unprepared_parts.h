@@ -21,8 +21,9 @@ struct comparison {
 	struct patch *patches; /* by site */
 	size_t n_patches;
 	fde_list fdes_a, fdes_b;
-	vaddr_list targets_a; /* constants of vapi that anything refers to, sorted; next's are the planner's */
-	VEC(struct way) ways; /* of a, by function */
+	vaddr_list targets_a;      /* constants of vapi that anything refers to, sorted; next's are the planner's */
+	VEC(struct way) ways;      /* of a, by function */
+	VEC(struct vrange) tables; /* for switch, of next, by address */
 	/* the last stretch in which constants were found to agree, `shift` bytes apart */
 	vaddr_t shift, agree_from, agree_to;
 };
@@ -32,8 +33,8 @@ static inline size_t index_of(const struct code *c, const struct function *f)
 	return (size_t)(f - c->functions.items);
 }
 
-/* Lists the ways of vapi's code. False: not all of them are known. */
-bool same__list_ways(struct comparison *c);
+/* Lists the ways of vapi's code, and next's tables for switch. False: not all ways are known. */
+bool same__prepare(struct comparison *c);
 /* Do both do the same: the same bytes, whose references lead to the same functions, the same data and equal constants,
  * and the same handling of exceptions? */
 bool same__function(struct comparison *c, const struct function *fa, const struct function *fb);

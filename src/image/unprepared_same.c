@@ -119,37 +119,35 @@ static const struct elf_section *constants_at(const struct elf_file *e, vaddr_t 
 	return s && s->data && !(s->h.sh_flags & (SHF_WRITE | SHF_EXECINSTR)) ? s : NULL;
 }
 
-/* Words that differ may still mean the same: in somebody's table for switch, distances to places of functions that
- * correspond. */
-static bool same_distance(const struct comparison *c, vaddr_t b, vaddr_t shift)
+/* The first table for switch behind `b`, and the end of the last one in front of it. */
+static vaddr_t next_table(const struct comparison *c, vaddr_t b, vaddr_t *front)
 {
-	int32_t wa, wb;
-	vaddr_t behind, table = target_up_to(&c->x->targets, b, &behind);
-	return shift % 4 == 0 && table % 4 == 0 && read_word(c->a->elf, b - shift, &wa) &&
-	       read_word(c->b->elf, b, &wb) &&
-	       are_matched(c, code__function_at(c->a, add(table - shift, wa)), code__function_at(c->b, add(table, wb)));
+	size_t lo = 0, hi = c->tables.n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (c->tables.items[mid].start <= b)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*front = lo ? c->tables.items[lo - 1].end : 0;
+	return lo < c->tables.n ? c->tables.items[lo].start : UINT64_MAX;
 }
 
-/* From `b` on, up to where do next's constants say what vapi's at `a` say? */
+/* From `b` on, up to where are next's constants vapi's at `a`? Not looked at from `end` on. */
 static vaddr_t agreement(struct comparison *c, const struct elf_section *sa, vaddr_t a, const struct elf_section *sb,
-			 vaddr_t b)
+			 vaddr_t b, vaddr_t end)
 {
-	vaddr_t shift = b - a, at = b, end_a = sa->h.sh_addr + sa->h.sh_size, end = sb->h.sh_addr + sb->h.sh_size;
-	end = end_a + shift < end ? end_a + shift : end;
+	vaddr_t shift = b - a, at = b, end_a = sa->h.sh_addr + sa->h.sh_size + shift;
+	end = end_a < end ? end_a : end;
 	if (c->shift == shift && c->agree_from <= b && b < c->agree_to)
-		return c->agree_to;
-	while (at < end) {
-		if (sa->data[at - shift - sa->h.sh_addr] == sb->data[at - sb->h.sh_addr])
-			at++;
-		else if (same_distance(c, align_down(at, 4), shift))
-			at = align_down(at, 4) + 4;
-		else
-			break;
-	}
+		return c->agree_to < end ? c->agree_to : end;
+	while (at < end && sa->data[at - shift - sa->h.sh_addr] == sb->data[at - sb->h.sh_addr])
+		at++;
 	c->shift = shift;
 	c->agree_from = b;
-	c->agree_to = at < end ? at : end;
-	return c->agree_to;
+	c->agree_to = at;
+	return at;
 }
 
 /* What one instruction reads at `b`. */
@@ -165,19 +163,49 @@ static bool same_operand(const struct comparison *c, vaddr_t a, vaddr_t b, const
 	return constants_at(c->a->elf, a) && constants_at(c->b->elf, b) && pa && pb && memcmp(pa, pb, len) == 0;
 }
 
-/* Anything may be read by way of an address that was taken: where the constant ends is not known (constants.c). */
+static bool same_section(const struct elf_section *a, const struct elf_section *b)
+{
+	return a->h.sh_addr == b->h.sh_addr && a->h.sh_size == b->h.sh_size &&
+	       memcmp(a->data, b->data, a->h.sh_size) == 0;
+}
+
+/* Anything may be read by way of an address that was taken: where the constant ends is not known (constants.c), but
+ * that it ends where a table for switch begins. */
 static bool same_constants(struct comparison *c, vaddr_t a, vaddr_t b)
 {
 	const struct elf_section *sa = constants_at(c->a->elf, a), *sb = constants_at(c->b->elf, b);
+	vaddr_t front;
 	if (!sa || !sb)
 		return false;
-	uint64_t front_a = a - sa->h.sh_addr, front_b = b - sb->h.sh_addr, front = AROUND;
-	front = front < front_a ? front : front_a;
-	front = front < front_b ? front : front_b;
-	return agreement(c, sa, a - front, sb, b - front) == sb->h.sh_addr + sb->h.sh_size;
+	if (constants__is_table_of_distances(c->x, b))
+		return a == b && same_section(sa, sb);
+	vaddr_t end = sb->h.sh_addr + sb->h.sh_size, table = next_table(c, b, &front), from = b - AROUND;
+	from = b < AROUND || from < sb->h.sh_addr ? sb->h.sh_addr : from;
+	from = from < front ? front : from;
+	if (a - sa->h.sh_addr < b - from)
+		from = b - (a - sa->h.sh_addr);
+	if (from > b) /* within a table */
+		return false;
+	end = table < end ? table : end;
+	return agreement(c, sa, a - (b - from), sb, from, end) == end;
 }
 
-/* A table for switch, of distances to places of the function: *table says whether it is one. */
+/* A jump to where a register or a word says (Intel SDM volume 2, JMP: FF /4). */
+static bool has_indirect_jump(const struct code *c, const struct function *f)
+{
+	struct insn i;
+	for (vaddr_t at = f->start; at < f->end; at += i.len) {
+		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
+		if (!p || !insn__decode(p, f->end - at, at, &i))
+			return false;
+		if (i.flow == FLOW_STOP && i.modrm && p[i.modrm - 1] == 0xff && (p[i.modrm] >> 3 & 7) == 4)
+			return true;
+	}
+	return false;
+}
+
+/* A table for switch, of distances to places of the function: *table says whether it is one, or would be in one of the
+ * builds. */
 static bool same_jump_table(const struct comparison *c, const struct function *fa, vaddr_t a, vaddr_t b, bool *table)
 {
 	vaddr_t end_a, end_b;
@@ -190,11 +218,13 @@ static bool same_jump_table(const struct comparison *c, const struct function *f
 		if (!read_word(c->a->elf, a + n, &da) || !read_word(c->b->elf, b + n, &db) ||
 		    (!elf_file__is_code(c->a->elf, add(a, da)) && !elf_file__is_code(c->b->elf, add(b, db))))
 			break;
-		if (!same_place_of_code(c, add(a, da), add(b, db)))
+		if (!same_place_of_code(c, add(a, da), add(b, db))) {
+			*table = true;
 			return false;
+		}
 		own += add(a, da) - fa->start < fa->end - fa->start;
 	}
-	*table = own >= TABLE_MIN;
+	*table = own >= TABLE_MIN && has_indirect_jump(c->a, fa);
 	return *table;
 }
 
@@ -282,13 +312,14 @@ static bool same_lsda(const struct comparison *c, vaddr_t a, vaddr_t b)
 	       elf_file__at(c->b->elf, b, len) && same_types(c, a, b, len);
 }
 
-/* What happens to an exception that passes through. */
+/* What happens to an exception that passes through: also how its frames are found, which for a part that was put
+ * elsewhere depends on what is in front of it. */
 static bool same_exceptions(const struct comparison *c, const struct function *fa, const struct function *fb)
 {
 	const struct fde *a = fde_of(&c->fdes_a, fa), *b = fde_of(&c->fdes_b, fb);
 	if (!a || !b)
 		return !a && !b;
-	if (a->signal_frame != b->signal_frame || a->personality_enc != b->personality_enc ||
+	if (a->rules != b->rules || a->signal_frame != b->signal_frame || a->personality_enc != b->personality_enc ||
 	    !a->personality_at != !b->personality_at || !a->lsda != !b->lsda)
 		return false;
 	if (a->personality_at && !same_unwind_word(c, a->personality_at, b->personality_at))
@@ -327,6 +358,36 @@ static void add_way(struct comparison *c, size_t from, vaddr_t to)
 	vec__push(&c->ways, w);
 }
 
+static int by_start(const void *a, const void *b)
+{
+	const struct vrange *x = a, *y = b;
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+/* Next's tables for switch: of words that lead into the function that takes their address. */
+static void list_tables(struct comparison *c)
+{
+	for (size_t i = 0; i < c->b->functions.n; i++) {
+		const struct function *f = &c->b->functions.items[i];
+		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
+			const struct ref *r = &c->b->refs.items[k];
+			struct vrange t = {r->target, r->target};
+			vaddr_t end;
+			int32_t d;
+			if (r->kind != REF_ADDRESS || !constants_at(c->b->elf, r->target))
+				continue;
+			target_up_to(&c->x->targets, r->target, &end);
+			while (t.end < end && read_word(c->b->elf, t.end, &d) &&
+			       add(t.start, d) - f->start < f->end - f->start)
+				t.end += 4;
+			if (t.end - t.start >= 4 * TABLE_MIN && has_indirect_jump(c->b, f))
+				vec__push(&c->tables, t);
+		}
+	}
+	if (c->tables.n)
+		qsort(c->tables.items, c->tables.n, sizeof(c->tables.items[0]), by_start);
+}
+
 /* A table begins where an address is taken, and goes on as long as its words lead to code. */
 static void list_table(struct comparison *c, size_t from, vaddr_t table)
 {
@@ -340,10 +401,11 @@ static void list_table(struct comparison *c, size_t from, vaddr_t table)
 	}
 }
 
-bool same__list_ways(struct comparison *c)
+bool same__prepare(struct comparison *c)
 {
 	vaddr_list pads = {0};
 	bool known = true;
+	list_tables(c);
 	for (size_t i = 0; i < c->a->functions.n && known; i++) {
 		const struct function *f = &c->a->functions.items[i];
 		const struct fde *fde = fde_of(&c->fdes_a, f);
