@@ -1,6 +1,6 @@
 /* Borrowing a thread (see borrow.h and, for the memory used, hand.h). What is said of the clone goes for calls of the
- * thread's own as well; then pads are instructions of the C library's, and the frame lies below what the thread
- * has on its stack (psABI 3.2.2: nobody's, but for the red zone).
+ * thread's own as well; then pads are instructions of the C library's, and the frame lies in pages of its stack that it
+ * never touched.
  *
  * Which thread: one that runs, else one asleep in a call that can be made again from its registers
  * (restart.h). A thread whose call only the kernel can continue (a restart block) is never borrowed
@@ -37,6 +37,7 @@
 #include "base/fault.h"
 #include "base/vec.h"
 #include "inject/clock.h"
+#include "inject/pages.h"
 #include "inject/place.h"
 #include "inject/proc.h"
 #include "inject/restart.h"
@@ -48,6 +49,8 @@ enum {
 	ROUND_MS = 10,  /* between looks for a better candidate */
 	HAND_STACK = 4096,
 	RED_ZONE = 128,      /* psABI 3.2.2 */
+	STACK_PAGES = 16384, /* of a stack, from its lowest on, that are looked at */
+	FRAME_PAGES = ARCH_SIGFRAME_MAX / LLU_PAGE + 1,
 	TEXT_MAX = 64 << 20, /* of a C library */
 };
 
@@ -106,19 +109,29 @@ static bool is_its_stack(const struct mappings *maps, const struct mapping *m, c
 	       m[-1].inode == 0 && m[-1].range.end.v == m->range.start.v;
 }
 
-/* Where on its own stack there is room for the frame. */
+/* Where on its own stack there is room for the frame: in pages below all that were ever touched. What is right below
+ * its stack pointer may be somebody's, when that is in an array: of a frame, or in thread-local memory. */
 static struct err *room_on_stack(struct tracee *t, taddr_t *at)
 {
 	struct mappings maps;
 	TRY(process__maps(t->p, &maps));
-	taddr_t sp = arch_regs__sp(&t->regs);
+	taddr_t sp = arch_regs__sp(&t->regs), start = taddr(0);
 	const struct mapping *m = mappings__at(&maps, sp);
-	*at = taddr(align_down(sp.v - RED_ZONE - ARCH_SIGFRAME_MAX, 64));
-	bool ok = m && is_its_stack(&maps, m, t) && at->v >= m->range.start.v && at->v < sp.v;
+	if (m && is_its_stack(&maps, m, t))
+		start = m->range.start;
 	mappings__free(&maps);
-	return ok ? NULL
-		  : process__err(t->p, t->tid, ERR_RETRY, 0, NULL,
-				 "it has no room on its stack, or is on one that is not its own");
+	uint8_t pages[STACK_PAGES];
+	size_t n = start.v ? (sp.v - start.v) / LLU_PAGE : 0, untouched = 0;
+	n = n < STACK_PAGES ? n : STACK_PAGES;
+	if (n)
+		TRY(process__pages(t->p, start, n, pages));
+	while (untouched < n && !(pages[untouched] & (PAGE_THERE | PAGE_SWAPPED)))
+		untouched++;
+	if (untouched < FRAME_PAGES)
+		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL,
+				    "it has no room on its stack, or is on one that is not its own");
+	*at = taddr(align_down(start.v + untouched * LLU_PAGE - RED_ZONE - ARCH_SIGFRAME_MAX, 64));
+	return NULL;
 }
 
 /* Writes what the thread finds on its way home. */

@@ -43,7 +43,8 @@ bool annex__at(const struct mappings *maps, taddr_t a)
 	return m && m->range.start.v == a.v && may_be_annex(m);
 }
 
-/* The note at its start says where the header is, and that for which library it was made. */
+/* The note at its start says where the header is, and that for which library it was made: 0 for none yet. What cannot
+ * be read is some library's. */
 static uint64_t library_of(const struct process *p, const struct mapping *m)
 {
 	struct {
@@ -51,13 +52,13 @@ static uint64_t library_of(const struct process *p, const struct mapping *m)
 		char name[4];
 		struct vapi_note v;
 	} note;
-	uint64_t library = 0;
+	uint64_t library = UINT64_MAX;
 	ERR_CLEANUP struct err *e = process__read(p, m->range.start, &note, sizeof(note));
 	if (e || note.n.n_type != VAPI_NOTE_TYPE || memcmp(note.name, VAPI_NOTE_NAME, 4) != 0)
-		return 0;
+		return UINT64_MAX;
 	taddr_t at = taddr(m->range.start.v + note.v.header - note.v.end + offsetof(struct vapi_header, library));
 	ERR_CLEANUP struct err *e2 = process__read(p, at, &library, sizeof(library));
-	return e2 ? 0 : library;
+	return e2 ? UINT64_MAX : library;
 }
 
 struct err *annex__libraries(const struct process *p, const struct mappings *maps, taddr_t **out, size_t *n)
@@ -66,6 +67,8 @@ struct err *annex__libraries(const struct process *p, const struct mappings *map
 	*n = 0;
 	for (size_t i = 0; i < maps->n; i++) {
 		uint64_t library = may_be_annex(&maps->items[i]) ? library_of(p, &maps->items[i]) : 0;
+		if (library == UINT64_MAX)
+			continue;
 		if (library && *n == ANNEXES_MAX)
 			return err__new(ERR_REFUSED, 0, process__name(p), NULL,
 					"the process has more room for new code than could be");
@@ -282,19 +285,19 @@ static struct err *fill(const struct process *p, const struct loaded *l, int tim
 	return e ? e : process__write(p, library, &l->bias.v, sizeof(l->bias.v));
 }
 
-/* Anonymous or of our store, without a gap, and with the very ends: then it is what was reserved there for the library
- * at `bias`. Once it says for which library it is, and that is another one, it is none of ours. */
-static bool is_ours(const struct process *p, const struct mappings *maps, struct trange r, taddr_t bias)
+/* Anonymous or of our store, without a gap, and with the very ends: then it is what was reserved there. Once it says
+ * for which library it is, the dynamic loader may know of it. */
+static bool is_ours(const struct process *p, const struct mappings *maps, struct trange r, bool *complete)
 {
 	uint64_t at = r.start.v;
+	*complete = false;
 	for (size_t i = 0; i < maps->n; i++) {
 		const struct mapping *m = &maps->items[i];
 		if (m->range.end.v <= r.start.v || m->range.start.v >= r.end.v)
 			continue;
-		uint64_t library = may_be_annex(m) ? library_of(p, m) : 0;
-		if (m->range.start.v != at || m->shared || (m->inode && !strstr(m->path, "-vapi")) ||
-		    (library && library != bias.v))
+		if (m->range.start.v != at || m->shared || (m->inode && !strstr(m->path, "-vapi")))
 			return false;
+		*complete = *complete || (may_be_annex(m) && library_of(p, m));
 		at = m->range.end.v;
 	}
 	return at == r.end.v;
@@ -315,7 +318,7 @@ struct err *annex__remove(const struct process *p, struct loaded *l, int timeout
 	struct mappings maps;
 	struct trange r = annex__range(l);
 	TRY(process__maps(p, &maps));
-	bool ours = is_ours(p, &maps, r, l->bias);
+	bool complete, ours = is_ours(p, &maps, r, &complete); /* complete or not: it was made a moment ago */
 	mappings__free(&maps);
 	if (ours) /* else it was not even reserved */
 		TRY(unmap(p, r, timeout_ms));
@@ -330,7 +333,7 @@ struct err *annex__clear(const struct process *p, struct trange r, taddr_t bias,
 	bool loaded = false;
 	TRY(linkmap__lists(p, bias, &loaded)); /* else another program has been started in the process (execve(2)) */
 	TRY(process__maps(p, &maps));
-	bool ours = loaded && is_ours(p, &maps, r, bias);
+	bool complete = true, ours = loaded && is_ours(p, &maps, r, &complete);
 	mappings__free(&maps);
-	return ours ? unmap(p, r, timeout_ms) : NULL;
+	return ours && !complete ? unmap(p, r, timeout_ms) : NULL; /* a complete one will be found by the next update */
 }

@@ -38,9 +38,9 @@ MUST_CHECK struct err *annex__make(const struct process *p, struct loaded *l, in
  * ERR_RETRY, when a thread is in there yet, and as hand__raise(). */
 MUST_CHECK struct err *annex__remove(const struct process *p, struct loaded *l, int timeout_ms);
 
-/* Takes away what a tool that died has left at `r`, where it was about to make one for the library at `bias`, and that
- * is not known as an annex. Nothing happens where anything else is mapped, or that library is not loaded. Errors: as
- * annex__remove(). */
+/* Takes away what a tool that died has left at `r`, where it was about to make one for the library at `bias`. Nothing
+ * happens where anything else is mapped, that library is not loaded, or it says for which library it is: then it is
+ * complete, and the dynamic loader may know of it. Errors: as annex__remove(). */
 MUST_CHECK struct err *annex__clear(const struct process *p, struct trange r, taddr_t bias, int timeout_ms);
 
 /* All of it. */

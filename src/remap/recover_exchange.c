@@ -306,11 +306,18 @@ static struct err *take_back_part(const struct process *p, struct part *part)
 
 /* ---- in a freeze ---- */
 
+static void add_range(struct trange r, struct trange *out, size_t *n)
+{
+	if (*n < RANGES_MAX)
+		out[(*n)++] = r;
+	else /* better too much than too little */
+		out[0] = (struct trange){taddr(0), taddr(UINT64_MAX)};
+}
+
 /* Code that is live by the headers. */
 static struct err *live_ranges(const struct process *p, const part_list *parts, struct trange *out, size_t *n)
 {
 	struct mappings maps;
-	*n = 0;
 	TRY(process__maps(p, &maps));
 	for (size_t i = 0; i < parts->n; i++) {
 		const struct loaded *l = parts->items[i].l;
@@ -318,14 +325,30 @@ static struct err *live_ranges(const struct process *p, const part_list *parts, 
 		struct trange r = loaded__own(l);
 		if (image)
 			r = (struct trange){loaded__at(l, image->base), loaded__at(l, image->base + image->len)};
-		for (size_t k = 0; k < maps.n && *n < RANGES_MAX; k++) {
+		for (size_t k = 0; k < maps.n; k++) {
 			const struct mapping *m = &maps.items[k];
 			if ((m->prot & PROT_EXEC) && m->range.start.v >= r.start.v && m->range.end.v <= r.end.v)
-				out[(*n)++] = m->range;
+				add_range(m->range, out, n);
 		}
 	}
 	mappings__free(&maps);
 	return NULL;
+}
+
+/* Pages of code into which jumps are to be written: nobody may ever go on in the middle of one. */
+static void written_ranges(const part_list *parts, struct trange *out, size_t *n)
+{
+	for (size_t i = 0; i < parts->n; i++) {
+		const struct part *part = &parts->items[i];
+		for (size_t k = 0; k < part->strays.n && part->l->vapi->plain; k++) {
+			const struct stray *s = &part->strays.items[k];
+			taddr_t at = loaded__at(part->l, s->to);
+			if (!s->moved && elf_file__segment(part->l->vapi, s->to) &&
+			    (elf_file__segment(part->l->vapi, s->to)->p_flags & PF_X) &&
+			    s->to < part->l->vapi->vapi.end)
+				add_range((struct trange){at, taddr_add(at, s->len)}, out, n);
+		}
+	}
 }
 
 static struct err *settle(const struct process *p, part_list *parts, bool finish)
@@ -345,6 +368,8 @@ static struct err *freeze_and_settle(const struct process *p, part_list *parts, 
 		opt.strict = opt.strict || parts->items[i].l->vapi->plain;
 	if (empty)
 		TRY(live_ranges(p, parts, inside, &opt.n_inside));
+	if (finish)
+		written_ranges(parts, inside, &opt.n_inside);
 	TRY(freeze__begin(p, &opt, &frozen));
 	struct err *e = settle(p, parts, finish);
 	(void)freeze__thaw(frozen);

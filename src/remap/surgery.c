@@ -142,9 +142,26 @@ struct err *surgery__claim(struct surgery *s)
 	return write_header(s, 0, sizeof(s->announced.magic));
 }
 
+/* An annex stays when its library is unloaded; another one may be there by now. */
+static struct err *still_loaded(const struct surgery *s)
+{
+	for (size_t i = 0; i < s->shadows.n && s->l->vapi->plain; i++) {
+		const struct shadow *x = &s->shadows.items[i];
+		if (x->writable || x->to >= s->l->vapi->vapi.end)
+			continue;
+		FREE_CLEANUP uint8_t *now = xmalloc(x->len);
+		ERR_CLEANUP struct err *e = process__read(s->p, surgery__at(s, x->to), now, x->len);
+		if (e || memcmp(now, x->before, x->len) != 0)
+			return err__new(ERR_RETRY, 0, s->l->path, "run llvupdate again",
+					"the library was unloaded, or changed by somebody else, meanwhile");
+	}
+	return NULL;
+}
+
 struct err *surgery__still_ours(const struct surgery *s)
 {
 	struct vapi_header h;
+	TRY(still_loaded(s));
 	TRY(process__read(s->p, header_at(s, 0), &h, sizeof(h)));
 	return memcmp(&h, &s->announced, sizeof(h)) == 0
 		   ? NULL

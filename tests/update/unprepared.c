@@ -176,6 +176,23 @@ Test(unprepared, glibc)
 	target__kill(s.target);
 }
 
+/* The only thread that could be borrowed is on a stack within its stack: what it finds below its stack pointer is its
+ * own. Taken or refused, it stays. */
+Test(unprepared, on_a_stack_that_is_an_array)
+{
+	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+
+	scene__install_raw(&s, fixture_library("v1", library));
+	scene__start(&s, (const char *const[]){FIXTURE_DIR "/array_driver", NULL});
+	target__rounds(s.target, 1, 1);
+	scene__install_raw(&s, fixture_library("v2", library));
+	struct result r = scene__llvupdate(&s, (const char *const[]){"-n", "1", "-t", "1", NULL});
+	cr_assert(r.exit_code == 0 || r.exit_code == 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	target__rounds(s.target, 2, r.exit_code == 0 ? 2 : 1);
+	result__free(&r);
+	free(target__finish(s.target));
+}
+
 /* ---- what is refused ---- */
 
 /* dlsym(3) would take the annex for no library's code. In a split library new code is within the library. */
@@ -208,5 +225,21 @@ Test(unprepared, another_unwinder)
 	scene__install_raw(&s, fixture_library("v2", library));
 	scene__refuse(&s, "libunwinder.so.1.*has an unwinder of its own");
 	target__rounds(s.target, 2, 1);
+	free(target__finish(s.target));
+}
+
+/* A function that version 2 brought, and 1 does not have, may be called by its address at any time. It was bound to old
+ * places, which another update would turn into jumps. */
+Test(unprepared, function_that_is_held)
+{
+	struct scene s = begin("state");
+
+	target__rounds(s.target, 1, 1);
+	scene__install_raw(&s, fixture_library("v2-new-callback", library));
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	scene__install_raw(&s, fixture_library("v3", library));
+	scene__refuse(&s, "that an earlier update brought, and that this build does not have");
+	target__rounds(s.target, 2, 2);
 	free(target__finish(s.target));
 }
