@@ -10,9 +10,9 @@
  * it as well; and an address is not always the start of one (a table indexed from 'A' may be addressed 65 elements
  * before its start). Hence one of:
  *     a symbol of the same name and size at both addresses, with the same contents
- *     a string literal that reaches to the next address that is referred to, and that nothing is added to
- *     the same contents, from somewhere in front of it to the end of the section; if it is a table of distances to
- * other constants, the same section
+ *     a string literal that reaches to the next address that is referred to, and that nothing is added to, with all
+ * texts right behind it (rows of a table look like literals) the same contents, from somewhere in front of it to the
+ * end of the section; if it is a table of distances to other constants, the same section
  *
  * Where contents agree, but not to the end, it may be another constant that changed, or a part of this one. Then new
  * code gets the new contents; and if code compares the address with another one, so that it matters whose it is,
@@ -194,11 +194,8 @@ static void note_use(const struct formed *reg, const struct insn_detail *d, stru
 			continue;
 		if (d->compares && !all && (d->read >> r & 1))
 			vec__push(&u->compared, reg[r].from);
-		bool added = d->adds && (d->read >> r & 1);
-		if (in_address || added)
+		if (in_address || (d->adds && (d->read >> r & 1)))
 			vec__push(&u->indexed, reg[r].from);
-		if (added)
-			vec__push(&u->added, reg[r].from);
 	}
 }
 
@@ -226,7 +223,7 @@ static void list_uses(const struct code *c, struct uses *u)
 		if (any)
 			list_uses_in(c, f, u);
 	}
-	vaddr_list *const lists[] = {&u->compared, &u->indexed, &u->added};
+	vaddr_list *const lists[] = {&u->compared, &u->indexed};
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		if (lists[i]->n)
 			qsort(lists[i]->items, lists[i]->n, sizeof(vaddr_t), by_address);
@@ -236,7 +233,6 @@ void constants__free_uses(struct uses *u)
 {
 	vec__free(&u->compared);
 	vec__free(&u->indexed);
-	vec__free(&u->added);
 }
 
 static bool is_in(const vaddr_list *l, vaddr_t a)
@@ -251,6 +247,11 @@ static void know_uses(struct planner *x)
 		list_uses(x->p->live_code, &x->live_uses);
 	}
 	x->uses_known = true;
+}
+
+static bool is_compared(const struct planner *x, vaddr_t next, vaddr_t live)
+{
+	return is_in(&x->uses.compared, next) || is_in(&x->live_uses.compared, live);
 }
 
 /* ---- are two the same? ---- */
@@ -280,6 +281,15 @@ static size_t literal_len(const struct planner *x, const struct elf_section *s, 
 	return padding == 0 || (padded && (arrays || at + len - start >= LONG)) ? len + padding : 0;
 }
 
+/* How far a run of texts goes, each with its final zero, one behind the other: no table of rows of text is longer. */
+static size_t run_of_texts(const struct elf_section *s, uint64_t at)
+{
+	size_t room = s->h.sh_size - at, n = 0;
+	while (n < room && (is_text(s->data[at + n]) || (s->data[at + n] == 0 && n > 0 && s->data[at + n - 1] != 0)))
+		n++;
+	return n;
+}
+
 /* How far the sections agree from these places on. Many constants are at the same distance from their older ones, one
  * behind the other. */
 static uint64_t agreement(struct planner *x, const struct elf_section *a, uint64_t at_a, const struct elf_section *b,
@@ -296,18 +306,20 @@ static uint64_t agreement(struct planner *x, const struct elf_section *a, uint64
 	return n;
 }
 
-/* A table of distances to other constants, as clang makes of a switch that chooses among them: a word of it leads to
- * one, and is added to its address. Those may be referred to by nothing else. */
+/* A table of distances to other constants, as clang makes of a switch that chooses among them: its first words lead to
+ * some, outside of themselves. Those may be referred to by nothing else. Numbers may look like that too. */
 static bool is_table_of_distances(const struct planner *x, const struct elf_section *s, uint64_t at, size_t n)
 {
 	vaddr_t a = s->h.sh_addr + at;
-	bool any = false;
-	for (size_t i = 0; i + 4 <= n && a % 4 == 0 && !any; i += 4) {
+	size_t looked_at = n < 8 ? n / 4 * 4 : 8;
+	for (size_t i = 0; i < looked_at; i += 4) {
 		int32_t d;
 		memcpy(&d, s->data + at + i, 4);
-		any = d != 0 && is_constant(x->p->next, a + (vaddr_t)(int64_t)d);
+		vaddr_t to = a + (vaddr_t)(int64_t)d;
+		if (to - a < looked_at || !is_constant(x->p->next, to))
+			return false;
 	}
-	return any && is_in(&x->uses.added, a);
+	return looked_at > 0 && a % 4 == 0;
 }
 
 bool constants__is_table_of_distances(struct planner *x, vaddr_t next)
@@ -334,12 +346,13 @@ static enum sameness compare(struct planner *x, const struct elf_section *a, uin
 {
 	vaddr_t next = a->h.sh_addr + at_a, live = b->h.sh_addr + at_b;
 	bool indexed = is_in(&x->uses.indexed, next) || is_in(&x->live_uses.indexed, live);
-	bool compared = is_in(&x->uses.compared, next) || is_in(&x->live_uses.compared, live);
+	bool compared = is_compared(x, next, live);
 	size_t literal = indexed ? 0 : literal_len(x, a, at_a, compared);
 	if (!same_bytes(a, at_a, b, at_b, literal > n ? literal : n))
 		return DIFFERENT;
-	/* of an empty one there is little to go by */
-	if (literal && (a->data[at_a] || same_around(a, at_a, b, at_b, literal)))
+	/* of an empty one there is little to go by; one that is not compared may have a copy */
+	if (literal && (a->data[at_a] ? compared || same_bytes(a, at_a, b, at_b, run_of_texts(a, at_a))
+				      : compared && same_around(a, at_a, b, at_b, literal)))
 		return SAME;
 	uint64_t end = a->h.sh_size - at_a;
 	if (same_around(a, at_a, b, at_b, n) && agreement(x, a, at_a, b, at_b) == end)
@@ -442,7 +455,7 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 	enum sameness same =
 	    same_symbol(x, next, a, at_a, live, b, at_b) ? SAME : compare(x, a, at_a, b, at_b, n_bytes);
 	if (same == SAME && is_table_of_distances(x, a, at_a, n_bytes) && !same_section(a, at_a, b, at_b))
-		return 0;
+		same = is_compared(x, next, live) ? UNCLEAR : DIFFERENT;
 	if (same == UNCLEAR) {
 		*home = REFUSED;
 		planner__refuse(

@@ -65,7 +65,6 @@ struct agreement {
 struct uses {
 	vaddr_list compared; /* with others that it did not form itself */
 	vaddr_list indexed;  /* something is added to them */
-	vaddr_list added;    /* or they to something else, as distances from a table are */
 };
 
 struct planner {

@@ -346,12 +346,58 @@ static void add_own_got_patch(struct planner *x, vaddr_t site, vaddr_t from, siz
 	vec__push(&x->p->patches, p);
 }
 
+static const struct ref *old_ref(const struct planner *x, const struct ref *r)
+{
+	int32_t i = x->p->match->ref_b_to_a[r - x->p->next_code->refs.items];
+	return i >= 0 ? &x->p->live_code->refs.items[i] : NULL;
+}
+
+static bool in_same_code(const struct planner *x, const struct ref *r)
+{
+	const struct function *f = code__function_at(x->p->next_code, r->insn);
+	return f && x->p->match->same_code[f - x->p->next_code->functions.items];
+}
+
+/* Which thread-local variable a slot is about: its symbol and its offset. False: about none. */
+static bool tls_meaning(const struct elf_file *e, vaddr_t slot, const char **name, uint64_t *offset)
+{
+	const struct elf_reloc *r = elf_file__reloc_at(e, slot), *second = elf_file__reloc_at(e, slot + 8);
+	const uint8_t *word = elf_file__at(e, slot + 8, sizeof(*offset));
+	if (!r || (r->type != R_X86_64_TPOFF64 && r->type != R_X86_64_TLSDESC && r->type != R_X86_64_DTPMOD64))
+		return false;
+	const struct elf_symbol *s = r->symbol ? &e->symbols[r->symbol] : NULL;
+	bool here = s && s->s.st_shndx != SHN_UNDEF;
+	*name = s && !here ? s->name : "";
+	*offset = (uint64_t)r->addend + (here ? s->s.st_value : 0);
+	if (r->type == R_X86_64_DTPMOD64 && second && second->type == R_X86_64_DTPOFF64)
+		*offset += (uint64_t)second->addend;
+	else if (r->type == R_X86_64_DTPMOD64 && !s && word)
+		memcpy(offset, word, sizeof(*offset)); /* a local variable's is known at link time */
+	return true;
+}
+
+/* Unchanged code that uses another thread-local variable: their places were exchanged. */
+static void check_tls(struct planner *x, const struct ref *r)
+{
+	const struct ref *old = old_ref(x, r);
+	const char *name_old, *name_new;
+	uint64_t at_old, at_new;
+	if (!old || !in_same_code(x, r) || !tls_meaning(x->p->next, r->target, &name_new, &at_new) ||
+	    !tls_meaning(x->p->live, old->target, &name_old, &at_old) ||
+	    (strcmp(name_old, name_new) == 0 && at_old == at_new))
+		return;
+	FREE_CLEANUP char *where = code__describe(x->p->next_code, r->insn);
+	planner__refuse(x, "tls", "unchanged code in %s uses another thread-local variable than in the old build",
+			where);
+}
+
 static void rebind_got(struct planner *x, const struct ref *r)
 {
 	const struct elf_reloc *reloc = elf_file__reloc_at(x->p->next, r->target);
 	bool pair = reloc && (reloc->type == R_X86_64_DTPMOD64 || reloc->type == R_X86_64_TLSDESC);
 	bool understood = r->kind == REF_MEMORY ? !reloc || reloc->type != R_X86_64_DTPMOD64 : pair;
 	struct got_home g = {0};
+	check_tls(x, r);
 	if (understood)
 		g = got_home(x, r->target);
 	if (g.home)
@@ -376,18 +422,6 @@ static bool at_moving_edge(const struct planner *x, const struct state_section *
 		return true;
 	return s->end - a < BOUNDARY && i + 1 < x->state.n &&
 	       x->state.items[i + 1].home - x->state.items[i + 1].start != s->home - s->start;
-}
-
-static const struct ref *old_ref(const struct planner *x, const struct ref *r)
-{
-	int32_t i = x->p->match->ref_b_to_a[r - x->p->next_code->refs.items];
-	return i >= 0 ? &x->p->live_code->refs.items[i] : NULL;
-}
-
-static bool in_same_code(const struct planner *x, const struct ref *r)
-{
-	const struct function *f = code__function_at(x->p->next_code, r->insn);
-	return f && x->p->match->same_code[f - x->p->next_code->functions.items];
 }
 
 static int by_address(const void *a, const void *b)

@@ -52,6 +52,23 @@ Test(bad_input, tls_layout)
 	refuse_build("tls", "v1", "bad-tls", "v2", "TLS|\\.tdata|thread-local");
 }
 
+Test(bad_input, tls_variables_that_changed_places)
+{
+	static const char *const models[] = {"", "-gnu2", "-ie"};
+	for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+		struct result r = command__run(
+		    (const char *const[]){COMMAND_DIR "/llusplit", "--check",
+					  fixture_library(path_of("tls-order-1%s", models[i]), "libtlsorder.so.1"),
+					  fixture_library(path_of("tls-order-2%s", models[i]), "libtlsorder.so.1"),
+					  NULL},
+		    60);
+		cr_assert_eq(r.exit_code, 3, "%s: exit code %d\n%s%s", models[i], r.exit_code, r.out, r.err);
+		cr_assert(text__has(r.out, "uses another thread-local variable|lies elsewhere"), "%s: %s", models[i],
+			  r.out);
+		result__free(&r);
+	}
+}
+
 Test(bad_input, missing_export)
 {
 	refuse_build("state", "v1", "bad-export", "v2", "state_cell_index");
