@@ -71,11 +71,21 @@ static bool leads_into_moving(const struct comparison *c, const struct function 
 	return next < c->a->functions.n && c->moves[next] && falls_through(c, f);
 }
 
+/* Where a function goes on behind its end, it must be what its successor goes on in. */
+static bool same_behind(const struct comparison *c, const struct function *f, const struct function *heir)
+{
+	size_t i = index_of(c->a, f) + 1, k = index_of(c->b, heir) + 1;
+	if (!falls_through(c, f))
+		return true;
+	return i < c->a->functions.n && k < c->b->functions.n && c->m->a_to_b[i] == (int32_t)k &&
+	       c->a->functions.items[i].start - f->end == c->b->functions.items[k].start - heir->end;
+}
+
 static void find_moving(struct comparison *c)
 {
 	for (size_t i = 0; i < c->a->functions.n; i++) {
 		const struct function *f = &c->a->functions.items[i], *heir = heir_of(c, i);
-		c->moves[i] = !f->plt && !(heir && same__function(c, f, heir));
+		c->moves[i] = !f->plt && !(heir && same__function(c, f, heir) && same_behind(c, f, heir));
 	}
 	for (bool more = true; more;) {
 		more = false;
@@ -158,10 +168,47 @@ static void lay_jump(struct comparison *c, size_t i)
 		vec__push(&c->x->p->jumps, m);
 }
 
+/* Is the word at `at` of constants one of a table that is known, and belongs to a function that moves? */
+static bool is_of_moving_table(const struct comparison *c, vaddr_t at)
+{
+	for (size_t i = 0; i < c->ways.n; i++)
+		if (c->ways.items[i].at == at)
+			return c->moves[c->ways.items[i].from];
+	return false;
+}
+
+/* Distances from somewhere in the constants to functions, as some compilers have in virtual tables: counted from the
+ * word itself, or from an address in front of it. Numbers may look like that; a jump too many does no harm. */
+static void list_reachable_by_distances(const struct comparison *c, bool *reachable)
+{
+	const struct elf_file *e = c->a->elf;
+	for (size_t i = 1; i < e->n_sections; i++) {
+		const struct elf_section *s = &e->sections[i];
+		size_t t = 0;
+		if (!(s->h.sh_flags & SHF_ALLOC) || (s->h.sh_flags & SHF_EXECINSTR) || !s->data ||
+		    strncmp(s->name, ".eh_frame", 9) == 0 || strncmp(s->name, ".llu", 4) == 0)
+			continue;
+		for (vaddr_t at = align_up(s->h.sh_addr, 4); at + 4 <= s->h.sh_addr + s->h.sh_size; at += 4) {
+			int32_t d;
+			memcpy(&d, s->data + (at - s->h.sh_addr), sizeof(d));
+			while (t + 1 < c->targets_a.n && c->targets_a.items[t + 1] <= at)
+				t++;
+			vaddr_t base = c->targets_a.n && c->targets_a.items[t] <= at ? c->targets_a.items[t] : at;
+			const vaddr_t to[] = {at + (vaddr_t)(int64_t)d, base + (vaddr_t)(int64_t)d};
+			for (size_t k = 0; d && k < 2; k++) {
+				const struct function *f = code__function_starting(c->a, to[k]);
+				if (f && c->moves[index_of(c->a, f)] && !is_of_moving_table(c, at))
+					reachable[index_of(c->a, f)] = true;
+			}
+		}
+	}
+}
+
 static void list_moves(struct comparison *c)
 {
 	FREE_CLEANUP bool *reachable = xcalloc(c->a->functions.n, sizeof(bool));
 	list_reachable(c, reachable);
+	list_reachable_by_distances(c, reachable);
 	for (size_t i = 0; i < c->a->functions.n; i++) {
 		const struct function *f = &c->a->functions.items[i];
 		if (!c->moves[i])
@@ -171,6 +218,23 @@ static void list_moves(struct comparison *c)
 		if (reachable[i])
 			lay_jump(c, i);
 	}
+}
+
+/* Whoever may call what is exported without being called a function is not known (assembly without `.type`). */
+static void check_exports(const struct comparison *c)
+{
+	const struct elf_file *const builds[] = {c->a->elf, c->b->elf};
+	for (size_t k = 0; k < 2; k++)
+		for (size_t i = 1; i < builds[k]->n_symbols; i++) {
+			const struct elf_symbol *s = &builds[k]->symbols[i];
+			uint8_t type = ELF64_ST_TYPE(s->s.st_info);
+			if (s->s.st_shndx == SHN_UNDEF || s->s.st_shndx == SHN_ABS || type == STT_FUNC ||
+			    type == STT_GNU_IFUNC || !elf_file__is_code(builds[k], s->s.st_value))
+				continue;
+			planner__refuse(c->x, "code-unknown", "%s is exported from code, and not as a function",
+					s->name);
+			return;
+		}
 }
 
 /* What is known by its address must be the function that code says it is. */
@@ -305,13 +369,30 @@ static bool leads_to_jump(const struct comparison *c, const bool *leads, const s
 	return false;
 }
 
+/* Does a call come back into the bytes of a jump? Somebody may be parked there. */
+static bool any_return_into_jump(const struct comparison *c)
+{
+	for (size_t i = 0; i < c->a->functions.n; i++) {
+		const struct function *f = &c->a->functions.items[i];
+		struct insn n = {.len = 1};
+		for (vaddr_t a = f->start; c->moves[i] && a < f->end && a < f->start + 2 * ARCH_JUMP_SIZE; a += n.len) {
+			const uint8_t *p = elf_file__at(c->a->elf, a, f->end - a);
+			if (!p || !insn__decode(p, f->end - a, a, &n))
+				return true;
+			if ((n.flow == FLOW_CALL || n.flow == FLOW_CALL_INDIRECT) && meets_jump(c->x->p, a + n.len))
+				return true;
+		}
+	}
+	return false;
+}
+
 /* Would old code that moved, were somebody to go on in it, come to a jump? Of code of an earlier update it is not known
  * which calls lead to the loaded library's functions. */
 static void look_for_entanglement(const struct comparison *c)
 {
 	struct plan *p = c->x->p;
 	FREE_CLEANUP bool *leads = xcalloc(c->a->functions.n, sizeof(bool));
-	p->entangled = p->live != p->vapi && p->jumps.n;
+	p->entangled = (p->live != p->vapi && p->jumps.n) || any_return_into_jump(c);
 	for (bool more = p->jumps.n && !p->entangled; more;) {
 		more = false;
 		for (size_t i = 0; i < c->a->functions.n; i++) {
@@ -431,6 +512,7 @@ static void compare(struct comparison *c)
 	find_moving(c);
 	check_slots(c);
 	list_moves(c);
+	check_exports(c);
 	check_labels(c);
 	check_callers(c);
 	look_for_entanglement(c);

@@ -150,19 +150,6 @@ static vaddr_t agreement(struct comparison *c, const struct elf_section *sa, vad
 	return at;
 }
 
-/* What one instruction reads at `b`. */
-static bool same_operand(const struct comparison *c, vaddr_t a, vaddr_t b, const struct ref *by)
-{
-	struct insn i;
-	struct insn_detail d = {0};
-	const uint8_t *code = elf_file__at(c->b->elf, by->insn, by->end - by->insn);
-	if (!code || !insn__detail(code, by->end - by->insn, by->insn, &i, &d))
-		return false;
-	size_t len = d.has_mem && d.size && d.size <= OPERAND_MAX ? d.size : OPERAND_MAX;
-	const uint8_t *pa = elf_file__at(c->a->elf, a, len), *pb = elf_file__at(c->b->elf, b, len);
-	return constants_at(c->a->elf, a) && constants_at(c->b->elf, b) && pa && pb && memcmp(pa, pb, len) == 0;
-}
-
 static bool same_section(const struct elf_section *a, const struct elf_section *b)
 {
 	return a->h.sh_addr == b->h.sh_addr && a->h.sh_size == b->h.sh_size &&
@@ -190,6 +177,28 @@ static bool same_constants(struct comparison *c, vaddr_t a, vaddr_t b)
 	return agreement(c, sa, a - (b - from), sb, from, end) == end;
 }
 
+/* BT, BTS, BTR, BTC with the bit's number in a register: far from the operand, too (Intel SDM volume 2, 0F A3, AB, B3,
+ * BB). */
+static bool is_bit_test(const uint8_t *code, const struct insn *i)
+{
+	return i->modrm >= 2 && code[i->modrm - 2] == 0x0f && (code[i->modrm - 1] & 0xe7) == 0xa3;
+}
+
+/* What one instruction reads at `b`. */
+static bool same_operand(struct comparison *c, vaddr_t a, vaddr_t b, const struct ref *by)
+{
+	struct insn i;
+	struct insn_detail d = {0};
+	const uint8_t *code = elf_file__at(c->b->elf, by->insn, by->end - by->insn);
+	if (!code || !insn__detail(code, by->end - by->insn, by->insn, &i, &d))
+		return false;
+	if (is_bit_test(code, &i))
+		return same_constants(c, a, b);
+	size_t len = d.has_mem && d.size && d.size <= OPERAND_MAX ? d.size : OPERAND_MAX;
+	const uint8_t *pa = elf_file__at(c->a->elf, a, len), *pb = elf_file__at(c->b->elf, b, len);
+	return constants_at(c->a->elf, a) && constants_at(c->b->elf, b) && pa && pb && memcmp(pa, pb, len) == 0;
+}
+
 /* A jump to where a register or a word says (Intel SDM volume 2, JMP: FF /4). */
 static bool has_indirect_jump(const struct code *c, const struct function *f)
 {
@@ -204,16 +213,29 @@ static bool has_indirect_jump(const struct code *c, const struct function *f)
 	return false;
 }
 
+/* What is behind a table, up to where something else begins for certain: it may be a part of it, if it is none. */
+static bool same_rest(const struct comparison *c, vaddr_t a, vaddr_t end_a, vaddr_t b, vaddr_t end_b)
+{
+	const struct elf_section *sa = constants_at(c->a->elf, a), *sb = constants_at(c->b->elf, b);
+	if (!sa || !sb || a >= end_a || b >= end_b)
+		return true;
+	end_a = end_a < sa->h.sh_addr + sa->h.sh_size ? end_a : sa->h.sh_addr + sa->h.sh_size;
+	end_b = end_b < sb->h.sh_addr + sb->h.sh_size ? end_b : sb->h.sh_addr + sb->h.sh_size;
+	size_t len = end_a - a < end_b - b ? end_a - a : end_b - b;
+	return memcmp(sa->data + (a - sa->h.sh_addr), sb->data + (b - sb->h.sh_addr), len) == 0;
+}
+
 /* A table for switch, of distances to places of the function: *table says whether it is one, or would be in one of the
  * builds. */
 static bool same_jump_table(const struct comparison *c, const struct function *fa, vaddr_t a, vaddr_t b, bool *table)
 {
 	vaddr_t end_a, end_b;
 	size_t own = 0;
+	vaddr_t n = 0;
 	target_up_to(&c->targets_a, a, &end_a);
 	target_up_to(&c->x->targets, b, &end_b);
 	*table = false;
-	for (vaddr_t n = 0; a + n < end_a || b + n < end_b; n += 4) {
+	for (; a + n < end_a || b + n < end_b; n += 4) {
 		int32_t da, db;
 		if (!read_word(c->a->elf, a + n, &da) || !read_word(c->b->elf, b + n, &db) ||
 		    (!elf_file__is_code(c->a->elf, add(a, da)) && !elf_file__is_code(c->b->elf, add(b, db))))
@@ -225,7 +247,7 @@ static bool same_jump_table(const struct comparison *c, const struct function *f
 		own += add(a, da) - fa->start < fa->end - fa->start;
 	}
 	*table = own >= TABLE_MIN && has_indirect_jump(c->a, fa);
-	return *table;
+	return *table && same_rest(c, a + n, end_a, b + n, end_b);
 }
 
 /* ---- references ---- */
@@ -352,9 +374,9 @@ bool same__function(struct comparison *c, const struct function *fa, const struc
 	return same_exceptions(c, fa, fb);
 }
 
-static void add_way(struct comparison *c, size_t from, vaddr_t to)
+static void add_way(struct comparison *c, size_t from, vaddr_t to, vaddr_t at)
 {
-	struct way w = {(uint32_t)from, to};
+	struct way w = {(uint32_t)from, to, at};
 	vec__push(&c->ways, w);
 }
 
@@ -397,8 +419,27 @@ static void list_table(struct comparison *c, size_t from, vaddr_t table)
 	for (vaddr_t at = table; constants_at(c->a->elf, table) && at < end; at += 4) {
 		if (!read_word(c->a->elf, at, &distance) || !elf_file__is_code(c->a->elf, add(table, distance)))
 			return;
-		add_way(c, from, add(table, distance));
+		add_way(c, from, add(table, distance), at);
 	}
+}
+
+/* Do tables of this build lead to code that is in no function? (Bodies of cases in functions without unwind entries.)
+ */
+static bool tables_lead_to_gaps(const struct code *c, const vaddr_list *targets)
+{
+	for (size_t i = 0; i < c->refs.n; i++) {
+		const struct ref *r = &c->refs.items[i];
+		vaddr_t end;
+		int32_t d;
+		if (r->kind != REF_ADDRESS || !constants_at(c->elf, r->target))
+			continue;
+		target_up_to(targets, r->target, &end);
+		for (vaddr_t at = r->target;
+		     at < end && read_word(c->elf, at, &d) && elf_file__is_code(c->elf, add(r->target, d)); at += 4)
+			if (data_at(c, add(r->target, d)))
+				return true;
+	}
+	return false;
 }
 
 bool same__prepare(struct comparison *c)
@@ -406,6 +447,10 @@ bool same__prepare(struct comparison *c)
 	vaddr_list pads = {0};
 	bool known = true;
 	list_tables(c);
+	if (tables_lead_to_gaps(c->a, &c->targets_a) || tables_lead_to_gaps(c->b, &c->x->targets)) {
+		planner__refuse(c->x, "code-unknown", "a table for switch leads to code that no unwind entry covers");
+		return true;
+	}
 	for (size_t i = 0; i < c->a->functions.n && known; i++) {
 		const struct function *f = &c->a->functions.items[i];
 		const struct fde *fde = fde_of(&c->fdes_a, f);
@@ -416,7 +461,7 @@ bool same__prepare(struct comparison *c)
 		known = !fde || !fde->lsda || lsda__landing_pads(c->a->elf, fde->lsda, f->start, &pads);
 		for (size_t k = 0; k < pads.n; k++)
 			if (pads.items[k] - f->start >= f->end - f->start)
-				add_way(c, i, pads.items[k]);
+				add_way(c, i, pads.items[k], 0);
 	}
 	vec__free(&pads);
 	return known;
