@@ -8,13 +8,11 @@
 #include "inject/clock.h"
 #include "inject/pages.h"
 #include "inject/proc.h"
+#include "inject/thread_stack.h"
 
 enum {
-	CHUNK_PAGES = 256,    /* looked at and read at once */
-	FOUND_MAX = 1 << 16,  /* more than that is not a matter of single holders */
-	PTHREAD_SIZE = 0x900, /* struct pthread of glibc 2.36 (nptl/descr.h); a bound for what is read of it */
-	PTHREAD_TID = 0x2d0,
-	ABOVE_MAX = 0x10000, /* from a thread control block to the end of its stack block */
+	CHUNK_PAGES = 256,   /* looked at and read at once */
+	FOUND_MAX = 1 << 16, /* more than that is not a matter of single holders */
 };
 
 struct search {
@@ -43,20 +41,13 @@ static void note(struct search *s, uint64_t at, uint64_t to, bool mangled)
 			vec__push(&s->found, (struct holder){taddr(at), taddr(to), i, mangled});
 }
 
-/* A thread control block of glibc: its first and third words are its own address (nptl/descr.h, tcbhead_t). Behind
- * them, where the version of glibc has it: stackblock, stackblock_size, guardsize. */
+/* A thread control block of glibc: its first and third words are its own address (nptl/descr.h, tcbhead_t). */
 static void note_stack(struct search *s, uint64_t tcb)
 {
-	uint64_t w[PTHREAD_SIZE / 8];
-	ERR_CLEANUP struct err *e = process__read(s->p, taddr(tcb), w, sizeof(w));
-	for (size_t i = PTHREAD_TID / 8; !e && i + 2 < PTHREAD_SIZE / 8; i++) {
-		uint64_t block = w[i], size = w[i + 1], guard = w[i + 2];
-		if (block % LLU_PAGE || size % LLU_PAGE || guard % LLU_PAGE || guard >= size || block + size < block ||
-		    block + guard >= tcb || block + size <= tcb || block + size - tcb > ABOVE_MAX)
-			continue;
-		vec__push(&s->stacks, (struct trange){taddr(block + guard), taddr(tcb)});
-		return;
-	}
+	struct trange stack;
+	uint64_t guard;
+	if (thread_stack__of(s->p, taddr(tcb), &stack, &guard))
+		vec__push(&s->stacks, stack);
 }
 
 static void look_at_words(struct search *s, const uint64_t *w, size_t n, uint64_t at)

@@ -133,15 +133,22 @@ static bool touch(const struct unwinder *u, size_t low)
 	return u->maps.items[low].range.end.v == u->maps.items[low + 1].range.start.v;
 }
 
+/* Not another such page, of an older image. */
+static bool is_of_segment(const struct unwinder *u, size_t i)
+{
+	vaddr_t at;
+	return place_by(u, i, u->maps.items[i].range.start, &at) != NULL;
+}
+
 /* A page with entries that jump (image/unprepared.h) is of a file that has it behind its segments. It stands for the
  * page of the library around it, and has the same code but for those entries. */
 static const struct cfi *place_around(const struct unwinder *u, size_t self, taddr_t code, vaddr_t *at)
 {
 	for (size_t i = self; i > 0 && touch(u, i - 1) && u->module_of[i - 1]; i--)
-		if (u->module_of[i - 1] != u->module_of[self])
+		if (u->module_of[i - 1] != u->module_of[self] && is_of_segment(u, i - 1))
 			return place_by(u, i - 1, code, at);
 	for (size_t i = self; i + 1 < u->maps.n && touch(u, i) && u->module_of[i + 1]; i++)
-		if (u->module_of[i + 1] != u->module_of[self])
+		if (u->module_of[i + 1] != u->module_of[self] && is_of_segment(u, i + 1))
 			return place_by(u, i + 1, code, at);
 	return NULL;
 }

@@ -42,16 +42,17 @@
 #include "inject/proc.h"
 #include "inject/restart.h"
 #include "inject/seccomp.h"
+#include "inject/thread_stack.h"
 
 enum {
 	STOP_MS = 20,   /* for a thread to stop */
 	STEP_MS = 2000, /* for a step of the surgery, of which none can block */
 	ROUND_MS = 10,  /* between looks for a better candidate */
 	HAND_STACK = 4096,
-	RED_ZONE = 128,      /* psABI 3.2.2 */
-	STACK_PAGES = 16384, /* of a stack, from its lowest on, that are looked at */
-	FRAME_PAGES = ARCH_SIGFRAME_MAX / LLU_PAGE + 1,
-	TEXT_MAX = 64 << 20, /* of a C library */
+	RED_ZONE = 128,                                      /* psABI 3.2.2 */
+	STACK_PAGES = 16384,                                 /* of a stack, from its lowest on, that are looked at */
+	FRAME_PAGES = ARCH_SIGFRAME_MAX / LLU_PAGE + 1 + 16, /* and room for a signal's frame below */
+	TEXT_MAX = 64 << 20,                                 /* of a C library */
 };
 
 /* What a thread is borrowed for: to make the hand, or calls of its own. */
@@ -94,19 +95,19 @@ static struct err *eligible(struct tracee *t, const struct errand *x)
 	return seccomp__check(t->p, t->tid, hand_syscalls);
 }
 
-/* Is `m` the stack that the C library made for the thread, or the kernel for the first one? Below one that the
- * program made itself there may be anything. A thread's own control block lies in its stack's mapping, which has a
- * guard below (glibc, nptl/allocatestack.c). */
-static bool is_its_stack(const struct mappings *maps, const struct mapping *m, const struct tracee *t)
+/* Is `m` the stack that the C library made for the thread, with a guard (nptl/allocatestack.c), or the kernel for the
+ * first one? Below one that the program made itself there may be anything, and another thread's is that one's. */
+static bool is_its_stack(const struct mapping *m, const struct tracee *t)
 {
-	size_t i = (size_t)(m - maps->items);
 	const int rw = PROT_READ | PROT_WRITE;
+	struct trange stack;
+	uint64_t guard;
 	if ((m->prot & rw) != rw || m->shared)
 		return false;
 	if (strcmp(m->path, "[stack]") == 0)
-		return true;
-	return trange__has(m->range, arch_regs__thread_pointer(&t->regs)) && i > 0 && m[-1].prot == PROT_NONE &&
-	       m[-1].inode == 0 && m[-1].range.end.v == m->range.start.v;
+		return t->tid == process__pid(t->p);
+	return thread_stack__of(t->p, arch_regs__thread_pointer(&t->regs), &stack, &guard) && guard &&
+	       stack.start.v == m->range.start.v;
 }
 
 /* Where on its own stack there is room for the frame: in pages below all that were ever touched. What is right below
@@ -117,7 +118,7 @@ static struct err *room_on_stack(struct tracee *t, taddr_t *at)
 	TRY(process__maps(t->p, &maps));
 	taddr_t sp = arch_regs__sp(&t->regs), start = taddr(0);
 	const struct mapping *m = mappings__at(&maps, sp);
-	if (m && is_its_stack(&maps, m, t))
+	if (m && is_its_stack(m, t))
 		start = m->range.start;
 	mappings__free(&maps);
 	uint8_t pages[STACK_PAGES];

@@ -318,8 +318,14 @@ struct err *annex__remove(const struct process *p, struct loaded *l, int timeout
 	struct mappings maps;
 	struct trange r = annex__range(l);
 	TRY(process__maps(p, &maps));
-	bool complete, ours = is_ours(p, &maps, r, &complete); /* complete or not: it was made a moment ago */
+	bool complete, ours = is_ours(p, &maps, r, &complete);
 	mappings__free(&maps);
+	if (ours &&
+	    complete) { /* should we die, and the thread unmap it late, nobody takes it for an annex till then */
+		const uint64_t nobody = 0;
+		TRY(process__write(p, loaded__at(l, l->vapi->vapi.header + offsetof(struct vapi_header, library)),
+				   &nobody, sizeof(nobody)));
+	}
 	if (ours) /* else it was not even reserved */
 		TRY(unmap(p, r, timeout_ms));
 	l->shift = 0;

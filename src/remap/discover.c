@@ -466,6 +466,15 @@ static struct err *read_annexed(const struct process *p, const struct mappings *
 	return NULL;
 }
 
+/* Is it the first with its bias in the list? Others of them are the same library, as far as that goes. */
+static bool is_first(const struct linkmap *list, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (linkmap__object(list, k).bias.v == linkmap__object(list, i).bias.v)
+			return false;
+	return true;
+}
+
 static bool has(const taddr_t *items, size_t n, taddr_t a)
 {
 	for (size_t i = 0; i < n; i++)
@@ -547,7 +556,7 @@ static struct err *add_plain(const struct process *p, const struct mappings *map
 		struct loaded l = {0};
 		bool keep, annexed = has(annexes, n_annexes, o.bias);
 		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
-		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) ||
+		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) || !is_first(list, i) ||
 		    !(annexed || (what == DISCOVER_ALL && is_replaced(p, &o))))
 			continue;
 		struct err *err = read_plain(p, maps, m, what, annexed, &l, &keep);
@@ -578,6 +587,12 @@ struct err *discover__libraries(const struct process *p, enum discover_what what
 /* Takes a library that was read into the list, or the error to *problem, if it is the first. */
 static void take(struct loaded *l, bool keep, struct err *e, loaded_list *out, struct err **problem)
 {
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < out->n; i++)
+		bytes += bytes_of(&out->items[i]);
+	if (!e && keep && (out->n >= LIBRARIES_MAX || bytes > BYTES_MAX))
+		e = err__new(ERR_REFUSED, 0, l->path, NULL,
+			     "the process has too many libraries to be looked after, or too large ones");
 	if (!e && keep) {
 		vec__push(out, *l);
 		return;

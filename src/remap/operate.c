@@ -396,13 +396,11 @@ static void list_functions(const struct target *t, const struct group *g, functi
 
 /* What is exchanged while the process stands still. *committed says whether the new code is live, with an error too. */
 static struct err *exchange_frozen(struct target *t, const struct group *g, struct freeze *frozen, struct exchange *x,
-				   const trange_list *inside, const struct unwinding *unwinding, bool *committed)
+				   const trange_list *inside, bool *committed)
 {
 	struct err *e = still_ours(t, g);
 	if (!e && is_entangled(t, g))
 		e = check_parked(t, inside);
-	if (!e && unwinding)
-		e = unwinding__tell(unwinding);
 	if (!e)
 		e = exchange__run(x, t->hand, committed);
 	struct freeze_stats threads;
@@ -419,63 +417,77 @@ static struct err *exchange_frozen(struct target *t, const struct group *g, stru
 	return e;
 }
 
-/* Before the freeze: what the loader is to be told of unprepared libraries. What an earlier attempt has prepared will
- * do. */
-static struct err *prepare_unwinding(struct target *t, const struct group *g, struct unwinding **u)
+/* One of the steps that nobody may be in the loader for. */
+static struct err *tell_step(const struct target *t, const struct unwinding *u,
+			     struct err *(*step)(const struct unwinding *u))
 {
-	FREE_CLEANUP const struct loaded **plain = xcalloc(g->n, sizeof(void *));
-	size_t n = 0;
-	for (size_t i = 0; i < g->n; i++)
-		if (loaded__is_plain(target__member(t, g, i)->library)) {
-			target__member(t, g, i)->library->fresh = false; /* even if it ends half-way */
-			plain[n++] = target__member(t, g, i)->library;
-		}
-	if (*u && unwinding__is_ready(*u))
-		return NULL;
-	unwinding__free(*u);
-	*u = NULL;
-	if (n)
-		TRY(unwinding__prepare(t->process, plain, n, t->hand, u));
-	if (!*u)
-		return NULL;
-	struct trange loader = unwinding__loader(*u);
+	struct trange loader = unwinding__loader(u);
 	struct freeze_options f = {.inside = &loader, .n_inside = 1, .except = hand__tid(t->hand), .stop_ms = STOP_MS};
 	struct freeze *frozen = NULL;
 	TRY(freeze__begin(t->process, &f, &frozen));
-	struct err *e = unwinding__make_room(*u);
+	struct err *e = step(u);
 	(void)freeze__thaw(frozen);
 	return e;
 }
 
-static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
-				       struct exchange *x, struct unwinding **unwinding, bool *committed)
+/* Before the freeze, in which threads may be driven out by the annex's pads: exceptions must find their way from there.
+ */
+static struct err *tell_loader(struct target *t, const struct group *g)
 {
-	trange_list inside = {0}, old = {0};
+	FREE_CLEANUP const struct loaded **plain = xcalloc(g->n, sizeof(void *));
+	struct unwinding *u = NULL;
+	size_t n = 0;
+	for (size_t i = 0; i < g->n; i++)
+		if (loaded__is_plain(target__member(t, g, i)->library))
+			plain[n++] = target__member(t, g, i)->library;
+	if (n)
+		TRY(unwinding__prepare(t->process, plain, n, t->hand, &u));
+	for (size_t i = 0; i < g->n; i++)
+		target__member(t, g, i)->library->fresh = false; /* from the first step on */
+	if (!u)
+		return NULL;
+	struct err *e = tell_step(t, u, unwinding__make_room);
+	if (!e)
+		e = tell_step(t, u, unwinding__tell);
+	unwinding__free(u);
+	return e;
+}
+
+/* Threads that are asleep may wake up in the middle of an exchange. They find words old or new; but in the bytes of an
+ * entry they could be between two instructions that become one. */
+static bool writes_code(const struct target *t, const struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		if (target__member(t, g, i)->plan->jumps.n)
+			return true;
+	return false;
+}
+
+static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
+				       struct exchange *x, bool *committed)
+{
+	trange_list old = {0};
 	function_list functions = {0};
 	struct freeze *frozen = NULL;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
-	TRY(prepare_unwinding(t, g, unwinding));
+	TRY(tell_loader(t, g));
 	list_live_ranges(t, g, &old);
-	list_live_ranges(t, g, &inside);
-	if (*unwinding)
-		vec__push(&inside, unwinding__loader(*unwinding));
 	list_functions(t, g, &functions);
-	struct freeze_options f = {.inside = inside.items,
-				   .n_inside = inside.n,
+	struct freeze_options f = {.inside = old.items,
+				   .n_inside = old.n,
 				   .functions = functions.items,
 				   .n_functions = functions.n,
 				   .park = &park,
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
-				   .strict = opt->strict || is_entangled(t, g),
+				   .strict = opt->strict || writes_code(t, g),
 				   .for_good = is_entangled(t, g),
 				   .stop_ms = STOP_MS};
 	struct err *e = exchange__load(x, t->hand);
 	if (!e)
 		e = freeze__begin(t->process, &f, &frozen);
 	if (!e)
-		e = exchange_frozen(t, g, frozen, x, &old, *unwinding, committed);
-	vec__free(&inside);
+		e = exchange_frozen(t, g, frozen, x, &old, committed);
 	vec__free(&old);
 	vec__free(&functions);
 	return e;
@@ -487,16 +499,13 @@ static struct err *attempt(struct target *t, const struct group *g, const struct
 {
 	uint64_t deadline = clock_ns() + opt->timeout_s * 1000000000ULL;
 	unsigned pause = PAUSE_FIRST_MS;
-	struct unwinding *unwinding = NULL;
 	for (;;) {
 		struct err *e = raise_hand(t, g, opt->timeout_s);
 		if (!e)
-			e = freeze_and_exchange(t, g, opt, x, &unwinding, committed);
+			e = freeze_and_exchange(t, g, opt, x, committed);
 		dismiss_hand(t); /* used up, or not to be left waiting */
-		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline) {
-			unwinding__free(unwinding);
+		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline)
 			return e;
-		}
 		err__free(e);
 		clock_pause(pause);
 		pause = pause * 2 < PAUSE_LAST_MS ? pause * 2 : PAUSE_LAST_MS;

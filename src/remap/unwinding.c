@@ -367,13 +367,6 @@ struct err *unwinding__make_room(const struct unwinding *u)
 	return write_word(u, u->size_at, u->new_size);
 }
 
-bool unwinding__is_ready(const struct unwinding *u)
-{
-	ERR_CLEANUP struct err *pointer = holds(u, u->pointer_at, u->a.v);
-	ERR_CLEANUP struct err *size = holds(u, u->size_at, u->new_size);
-	return !pointer && !size;
-}
-
 struct err *unwinding__tell(const struct unwinding *u)
 {
 	TRY(holds(u, u->pointer_at, u->a.v));

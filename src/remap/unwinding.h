@@ -30,8 +30,6 @@ MUST_CHECK struct err *unwinding__prepare(const struct process *p, const struct 
 					  struct hand *h, struct unwinding **out);
 /* The loader's code, which nobody may be in. */
 struct trange unwinding__loader(const struct unwinding *u);
-/* Have the first two steps been taken, and nobody has changed the words since? */
-bool unwinding__is_ready(const struct unwinding *u);
 /* The second step, and the third, each in a freeze of its own. ERR_RETRY when the words have changed. */
 MUST_CHECK struct err *unwinding__make_room(const struct unwinding *u);
 MUST_CHECK struct err *unwinding__tell(const struct unwinding *u);
