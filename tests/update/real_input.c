@@ -367,6 +367,11 @@ Test(real_input, same_bytes)
 	walk("same", "");
 }
 
+Test(real_input, same_bytes_in_assembly)
+{
+	walk("subtle", "");
+}
+
 /* Code refers into the middle of a table, and what changed lies far behind that. */
 Test(real_input, tables_without_symbols)
 {
