@@ -1,5 +1,5 @@
-/* Shared by the files that make a plan (plan.c, layout.c, statics.c, contents.c, constants.c, rebind.c); not for
- * others. */
+/* Shared by the files that make a plan (plan.c, layout.c, statics.c, contents.c, constants.c, distances.c, rebind.c);
+ * not for others. */
 #ifndef LLU_IMAGE_PLANNER_H
 #define LLU_IMAGE_PLANNER_H
 
@@ -130,6 +130,9 @@ void contents__settle(struct planner *x);
 vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live);
 void constants__list_targets(struct planner *x);
 void constants__free_uses(struct uses *u);
+
+/* distances.c: refuses builds whose constants lead to functions in a way that cannot be followed. */
+void distances__check(struct planner *x);
 
 /* rebind.c: every reference of next that must lead to VAPI space. */
 void rebind__all(struct planner *x);
