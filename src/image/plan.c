@@ -455,6 +455,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	if (p->refusals.n == 0) { /* comparing different libraries yields nothing but noise */
 		struct symbol_index old = symbol_index__make(vapi), new = symbol_index__make(next);
 		check_code(&x);
+		distances__check(&x);
 		layout__check(&x);
 		check_exports(&x, &old, &new);
 		check_needed(&x);

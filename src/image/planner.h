@@ -1,5 +1,5 @@
-/* Shared by the files that make a plan (plan.c, layout.c, statics.c, contents.c, constants.c, rebind.c); not for
- * others. */
+/* Shared by the files that make a plan (plan.c, layout.c, statics.c, contents.c, constants.c, distances.c, rebind.c);
+ * not for others. */
 #ifndef LLU_IMAGE_PLANNER_H
 #define LLU_IMAGE_PLANNER_H
 
@@ -135,6 +135,9 @@ void constants__list_targets_of(const struct code *c, vaddr_list *out);
 void constants__free_uses(struct uses *u);
 /* Is there a table of distances to other constants, which say as much as its own contents do? */
 bool constants__is_table_of_distances(struct planner *x, vaddr_t next);
+
+/* distances.c: refuses builds whose constants lead to functions in a way that cannot be followed. */
+void distances__check(struct planner *x);
 
 /* rebind.c: every reference of next that must lead to VAPI space. */
 void rebind__all(struct planner *x);

@@ -69,6 +69,18 @@ Test(bad_input, tls_variables_that_changed_places)
 	}
 }
 
+/* Whoever has kept the table's address would come to code that is gone. */
+Test(bad_input, distances_to_functions)
+{
+	struct result r = command__run((const char *const[]){COMMAND_DIR "/llusplit", "--check",
+							     fixture_library("distances-1", "libdistances.so.1"),
+							     fixture_library("distances-2", "libdistances.so.1"), NULL},
+				       60);
+	cr_assert_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_assert(text__has(r.out, "of the old build seems to lead to told_by_distance by its distance"), "%s", r.out);
+	result__free(&r);
+}
+
 Test(bad_input, missing_export)
 {
 	refuse_build("state", "v1", "bad-export", "v2", "state_cell_index");
