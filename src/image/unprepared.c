@@ -168,47 +168,10 @@ static void lay_jump(struct comparison *c, size_t i)
 		vec__push(&c->x->p->jumps, m);
 }
 
-/* Is the word at `at` of constants one of a table that is known, and belongs to a function that moves? */
-static bool is_of_moving_table(const struct comparison *c, vaddr_t at)
-{
-	for (size_t i = 0; i < c->ways.n; i++)
-		if (c->ways.items[i].at == at)
-			return c->moves[c->ways.items[i].from];
-	return false;
-}
-
-/* Distances from somewhere in the constants to functions, as some compilers have in virtual tables: counted from the
- * word itself, or from an address in front of it. Numbers may look like that; a jump too many does no harm. */
-static void list_reachable_by_distances(const struct comparison *c, bool *reachable)
-{
-	const struct elf_file *e = c->a->elf;
-	for (size_t i = 1; i < e->n_sections; i++) {
-		const struct elf_section *s = &e->sections[i];
-		size_t t = 0;
-		if (!(s->h.sh_flags & SHF_ALLOC) || (s->h.sh_flags & SHF_EXECINSTR) || !s->data ||
-		    strncmp(s->name, ".eh_frame", 9) == 0 || strncmp(s->name, ".llu", 4) == 0)
-			continue;
-		for (vaddr_t at = align_up(s->h.sh_addr, 4); at + 4 <= s->h.sh_addr + s->h.sh_size; at += 4) {
-			int32_t d;
-			memcpy(&d, s->data + (at - s->h.sh_addr), sizeof(d));
-			while (t + 1 < c->targets_a.n && c->targets_a.items[t + 1] <= at)
-				t++;
-			vaddr_t base = c->targets_a.n && c->targets_a.items[t] <= at ? c->targets_a.items[t] : at;
-			const vaddr_t to[] = {at + (vaddr_t)(int64_t)d, base + (vaddr_t)(int64_t)d};
-			for (size_t k = 0; d && k < 2; k++) {
-				const struct function *f = code__function_starting(c->a, to[k]);
-				if (f && c->moves[index_of(c->a, f)] && !is_of_moving_table(c, at))
-					reachable[index_of(c->a, f)] = true;
-			}
-		}
-	}
-}
-
 static void list_moves(struct comparison *c)
 {
 	FREE_CLEANUP bool *reachable = xcalloc(c->a->functions.n, sizeof(bool));
 	list_reachable(c, reachable);
-	list_reachable_by_distances(c, reachable);
 	for (size_t i = 0; i < c->a->functions.n; i++) {
 		const struct function *f = &c->a->functions.items[i];
 		if (!c->moves[i])

@@ -10,7 +10,6 @@
 struct way {
 	uint32_t from; /* the function, by index */
 	vaddr_t to;
-	vaddr_t at; /* the word of a table; 0 for a landing pad */
 };
 
 /* What is known while the functions of vapi are compared with next's. */

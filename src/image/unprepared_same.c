@@ -374,9 +374,9 @@ bool same__function(struct comparison *c, const struct function *fa, const struc
 	return same_exceptions(c, fa, fb);
 }
 
-static void add_way(struct comparison *c, size_t from, vaddr_t to, vaddr_t at)
+static void add_way(struct comparison *c, size_t from, vaddr_t to)
 {
-	struct way w = {(uint32_t)from, to, at};
+	struct way w = {(uint32_t)from, to};
 	vec__push(&c->ways, w);
 }
 
@@ -419,7 +419,7 @@ static void list_table(struct comparison *c, size_t from, vaddr_t table)
 	for (vaddr_t at = table; constants_at(c->a->elf, table) && at < end; at += 4) {
 		if (!read_word(c->a->elf, at, &distance) || !elf_file__is_code(c->a->elf, add(table, distance)))
 			return;
-		add_way(c, from, add(table, distance), at);
+		add_way(c, from, add(table, distance));
 	}
 }
 
@@ -461,7 +461,7 @@ bool same__prepare(struct comparison *c)
 		known = !fde || !fde->lsda || lsda__landing_pads(c->a->elf, fde->lsda, f->start, &pads);
 		for (size_t k = 0; k < pads.n; k++)
 			if (pads.items[k] - f->start >= f->end - f->start)
-				add_way(c, i, pads.items[k], 0);
+				add_way(c, i, pads.items[k]);
 	}
 	vec__free(&pads);
 	return known;
