@@ -9,10 +9,13 @@
  * "The same" must not be fooled: where an object ends is not written anywhere, since code may refer to places within
  * it as well; and an address is not always the start of one (a table indexed from 'A' may be addressed 65 elements
  * before its start). Hence one of:
- *     a symbol of the same name and size at both addresses, with the same contents
- *     a string literal that reaches to the next address that is referred to, and that nothing is added to, with all
- * texts right behind it (rows of a table look like literals) the same contents, from somewhere in front of it to the
- * end of the section; if it is a table of distances to other constants, the same section
+ *
+ *   - a symbol of the same name and size at both addresses, with the same contents
+ *   - a string literal that reaches to the next address that is referred to, and that nothing is added to, with all
+ *     texts right behind it, since rows of a table look like literals
+ *   - the same contents, from somewhere in front of it to the end of the section
+ *
+ * and if it may be a table of distances to other constants, the same section.
  *
  * Where contents agree, but not to the end, it may be another constant that changed, or a part of this one. Then new
  * code gets the new contents; and if code compares the address with another one, so that it matters whose it is,
@@ -26,12 +29,6 @@
 
 enum { AROUND = 256 };     /* bytes before and behind that must agree as well */
 #define REFUSED UINT64_MAX /* among homes: no older one could be decided */
-
-static int by_address(const void *a, const void *b)
-{
-	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
-	return (x > y) - (x < y);
-}
 
 static bool is_constant(const struct elf_file *e, vaddr_t a)
 {
@@ -48,8 +45,7 @@ void constants__list_targets_of(const struct code *c, vaddr_list *out)
 		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE &&
 		    is_constant(c->elf, (vaddr_t)c->elf->relocs.items[i].addend))
 			vec__push(out, (vaddr_t)c->elf->relocs.items[i].addend);
-	if (out->n)
-		qsort(out->items, out->n, sizeof(vaddr_t), by_address);
+	vaddr_list__sort(out);
 }
 
 void constants__list_targets(struct planner *x)
@@ -61,25 +57,16 @@ void constants__list_targets(struct planner *x)
 /* What was decided for the constant at `a` before; every constant asked for is a target. */
 static vaddr_t *decided(const struct planner *x, vaddr_t a)
 {
-	vaddr_t *t = x->targets.n ? bsearch(&a, x->targets.items, x->targets.n, sizeof(a), by_address) : NULL;
-	while (t && t > x->targets.items && t[-1] == a)
-		t--;
-	return t ? &x->target_homes[t - x->targets.items] : NULL;
+	size_t i = vaddr_list__from(&x->targets, a);
+	return i < x->targets.n && x->targets.items[i] == a ? &x->target_homes[i] : NULL;
 }
 
 /* Bytes from `a` to the next address that anything refers to, or to the end of the section. */
 static size_t extent(const struct planner *x, vaddr_t a, const struct elf_section *s)
 {
-	size_t lo = 0, hi = x->targets.n;
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-		if (x->targets.items[mid] <= a)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
+	size_t i = vaddr_list__from(&x->targets, a + 1);
 	vaddr_t end = s->h.sh_addr + s->h.sh_size;
-	return (lo < x->targets.n && x->targets.items[lo] < end ? x->targets.items[lo] : end) - a;
+	return (i < x->targets.n && x->targets.items[i] < end ? x->targets.items[i] : end) - a;
 }
 
 /* A table of distances to code, as compilers make for switch: its contents mean places of the image. */
@@ -223,21 +210,14 @@ static void list_uses(const struct code *c, struct uses *u)
 		if (any)
 			list_uses_in(c, f, u);
 	}
-	vaddr_list *const lists[] = {&u->compared, &u->indexed};
-	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
-		if (lists[i]->n)
-			qsort(lists[i]->items, lists[i]->n, sizeof(vaddr_t), by_address);
+	vaddr_list__sort(&u->compared);
+	vaddr_list__sort(&u->indexed);
 }
 
 void constants__free_uses(struct uses *u)
 {
 	vec__free(&u->compared);
 	vec__free(&u->indexed);
-}
-
-static bool is_in(const vaddr_list *l, vaddr_t a)
-{
-	return l->n && bsearch(&a, l->items, l->n, sizeof(a), by_address);
 }
 
 static void know_uses(struct planner *x)
@@ -251,7 +231,7 @@ static void know_uses(struct planner *x)
 
 static bool is_compared(const struct planner *x, vaddr_t next, vaddr_t live)
 {
-	return is_in(&x->uses.compared, next) || is_in(&x->live_uses.compared, live);
+	return vaddr_list__has(&x->uses.compared, next) || vaddr_list__has(&x->live_uses.compared, live);
 }
 
 /* ---- are two the same? ---- */
@@ -281,15 +261,6 @@ static size_t literal_len(const struct planner *x, const struct elf_section *s, 
 	return padding == 0 || (padded && (arrays || at + len - start >= LONG)) ? len + padding : 0;
 }
 
-/* How far a run of texts goes, each with its final zero, one behind the other: no table of rows of text is longer. */
-static size_t run_of_texts(const struct elf_section *s, uint64_t at)
-{
-	size_t room = s->h.sh_size - at, n = 0;
-	while (n < room && (is_text(s->data[at + n]) || (s->data[at + n] == 0 && n > 0 && s->data[at + n - 1] != 0)))
-		n++;
-	return n;
-}
-
 /* How far the sections agree from these places on. Many constants are at the same distance from their older ones, one
  * behind the other. */
 static uint64_t agreement(struct planner *x, const struct elf_section *a, uint64_t at_a, const struct elf_section *b,
@@ -304,6 +275,21 @@ static uint64_t agreement(struct planner *x, const struct elf_section *a, uint64
 		n++;
 	*known = (struct agreement){true, shift, next, next + n};
 	return n;
+}
+
+/* Where the run of texts at `at` ends, each with its final zero, one behind the other: no table of rows of text goes
+ * further. Many literals are in one run. */
+static vaddr_t end_of_texts(struct planner *x, const struct elf_section *s, uint64_t at)
+{
+	vaddr_t a = s->h.sh_addr + at;
+	uint64_t end = at;
+	if (a - x->texts.start < x->texts.end - x->texts.start)
+		return x->texts.end;
+	while (end < s->h.sh_size &&
+	       (is_text(s->data[end]) || (s->data[end] == 0 && end > at && s->data[end - 1] != 0)))
+		end++;
+	x->texts = (struct vrange){a, s->h.sh_addr + end};
+	return x->texts.end;
 }
 
 /* A table of distances to other constants, as clang makes of a switch that chooses among them: its first words lead to
@@ -329,9 +315,10 @@ bool constants__is_table_of_distances(struct planner *x, vaddr_t next)
 	return s && is_table_of_distances(x, s, next - s->h.sh_addr, extent(x, next, s));
 }
 
-static bool same_section(const struct elf_section *a, uint64_t at_a, const struct elf_section *b, uint64_t at_b)
+static bool same_section(struct planner *x, const struct elf_section *a, uint64_t at_a, const struct elf_section *b,
+			 uint64_t at_b)
 {
-	return at_a == at_b && a->h.sh_size == b->h.sh_size && memcmp(a->data, b->data, a->h.sh_size) == 0;
+	return at_a == at_b && a->h.sh_size == b->h.sh_size && agreement(x, a, 0, b, 0) == a->h.sh_size;
 }
 
 enum sameness {
@@ -345,17 +332,17 @@ static enum sameness compare(struct planner *x, const struct elf_section *a, uin
 			     uint64_t at_b, size_t n)
 {
 	vaddr_t next = a->h.sh_addr + at_a, live = b->h.sh_addr + at_b;
-	bool indexed = is_in(&x->uses.indexed, next) || is_in(&x->live_uses.indexed, live);
+	bool indexed = vaddr_list__has(&x->uses.indexed, next) || vaddr_list__has(&x->live_uses.indexed, live);
 	bool compared = is_compared(x, next, live);
 	size_t literal = indexed ? 0 : literal_len(x, a, at_a, compared);
 	if (!same_bytes(a, at_a, b, at_b, literal > n ? literal : n))
 		return DIFFERENT;
+	uint64_t agree = agreement(x, a, at_a, b, at_b);
 	/* of an empty one there is little to go by; one that is not compared may have a copy */
-	if (literal && (a->data[at_a] ? compared || same_bytes(a, at_a, b, at_b, run_of_texts(a, at_a))
+	if (literal && (a->data[at_a] ? compared || next + agree >= end_of_texts(x, a, at_a)
 				      : compared && same_around(a, at_a, b, at_b, literal)))
 		return SAME;
-	uint64_t end = a->h.sh_size - at_a;
-	if (same_around(a, at_a, b, at_b, n) && agreement(x, a, at_a, b, at_b) == end)
+	if (same_around(a, at_a, b, at_b, n) && agree == a->h.sh_size - at_a)
 		return SAME;
 	return compared ? UNCLEAR : DIFFERENT;
 }
@@ -454,15 +441,15 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 	size_t n_bytes = extent(x, next, a);
 	enum sameness same =
 	    same_symbol(x, next, a, at_a, live, b, at_b) ? SAME : compare(x, a, at_a, b, at_b, n_bytes);
-	if (same == SAME && is_table_of_distances(x, a, at_a, n_bytes) && !same_section(a, at_a, b, at_b))
+	if (same == SAME && is_table_of_distances(x, a, at_a, n_bytes) && !same_section(x, a, at_a, b, at_b))
 		same = is_compared(x, next, live) ? UNCLEAR : DIFFERENT;
 	if (same == UNCLEAR) {
 		*home = REFUSED;
-		planner__refuse(
-		    x, "constant-unclear",
-		    "the address of a constant at 0x%lx is compared with others, and whether it changed cannot "
-		    "be told",
-		    next);
+		planner__refuse(x, "constant-unclear",
+				"the address of a constant at 0x%lx of the new build is compared with others, and "
+				"whether it changed cannot "
+				"be told",
+				next);
 	}
 	if (same != SAME)
 		return 0;

@@ -6,12 +6,6 @@
 
 #include "image/planner.h"
 
-static int by_address(const void *a, const void *b)
-{
-	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
-	return (x > y) - (x < y);
-}
-
 static bool holds_constants(const struct elf_file *e, const struct elf_section *s)
 {
 	return (s->h.sh_flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR)) == SHF_ALLOC && s->h.sh_type == SHT_PROGBITS &&
@@ -30,39 +24,56 @@ static bool read_distance(const struct elf_file *e, vaddr_t at, vaddr_t *out)
 	return true;
 }
 
-/* Constants whose address is taken. */
-static void list_bases(const struct code *c, vaddr_list *out)
+/* A place whose address is taken: by a function, or (NULL) by a pointer. */
+struct taken {
+	vaddr_t at;
+	const struct function *by;
+};
+
+typedef VEC(struct taken) taken_list;
+
+static int by_address(const void *a, const void *b)
 {
-	for (size_t i = 0; i < c->refs.n; i++)
-		if (c->refs.items[i].kind == REF_ADDRESS)
-			vec__push(out, c->refs.items[i].target);
-	for (size_t i = 0; i < c->elf->relocs.n; i++)
-		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE)
-			vec__push(out, (vaddr_t)c->elf->relocs.items[i].addend);
-	if (out->n)
-		qsort(out->items, out->n, sizeof(vaddr_t), by_address);
+	const struct taken *x = a, *y = b;
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return (x->by > y->by) - (x->by < y->by);
 }
 
-/* The words of tables for switch: from an address that a function takes on, as long as they lead to code, where one of
- * them leads into that function. */
-static void list_switches(const struct code *c, vaddr_list *out)
+static void list_taken(const struct code *c, taken_list *out)
 {
 	for (size_t i = 0; i < c->functions.n; i++) {
 		const struct function *f = &c->functions.items[i];
-		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
-			const struct ref *r = &c->refs.items[k];
-			vaddr_t d, at = r->target;
-			bool own = false;
-			if (r->kind != REF_ADDRESS || elf_file__is_code(c->elf, at))
-				continue;
-			for (; read_distance(c->elf, at, &d) && elf_file__is_code(c->elf, r->target + d); at += 4)
-				own = own || r->target + d - f->start < f->end - f->start;
-			for (vaddr_t word = r->target; own && word < at; word += 4)
-				vec__push(out, word);
-		}
+		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++)
+			if (c->refs.items[k].kind == REF_ADDRESS)
+				vec__push(out, (struct taken){c->refs.items[k].target, f});
 	}
+	for (size_t i = 0; i < c->elf->relocs.n; i++)
+		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE)
+			vec__push(out, (struct taken){(vaddr_t)c->elf->relocs.items[i].addend, NULL});
 	if (out->n)
-		qsort(out->items, out->n, sizeof(vaddr_t), by_address);
+		qsort(out->items, out->n, sizeof(out->items[0]), by_address);
+}
+
+/* Is `f` among those who take this address? They are items `first` to `behind`. */
+static bool takes(const taken_list *l, size_t first, size_t behind, const struct function *f)
+{
+	const struct taken key = {l->items[first].at, f};
+	return bsearch(&key, l->items + first, behind - first, sizeof(key), by_address) != NULL;
+}
+
+/* Where a table for switch at an address that is taken (items `first` to `behind`) ends; it begins there, and all of
+ * its words lead to code, at least one of them into a function that takes the address. The address itself where there
+ * is none. */
+static vaddr_t end_of_switch(const struct code *c, const taken_list *l, size_t first, size_t behind)
+{
+	vaddr_t base = l->items[first].at, limit = behind < l->n ? l->items[behind].at : UINT64_MAX, at = base, d;
+	bool own = false;
+	for (; at < limit && read_distance(c->elf, at, &d) && elf_file__is_code(c->elf, base + d); at += 4) {
+		const struct function *f = own ? NULL : code__function_at(c, base + d);
+		own = own || (f && takes(l, first, behind, f));
+	}
+	return own ? at : base;
 }
 
 static const struct function *led_to(const struct code *c, vaddr_t to)
@@ -88,17 +99,19 @@ static const struct function *meant(const struct code *c, vaddr_t at, vaddr_t ba
 	return f && former && at - former <= NEAR ? f : NULL;
 }
 
-static void check_section(struct planner *x, const struct code *c, const struct elf_section *s, const vaddr_list *bases,
-			  const vaddr_list *switches)
+static void check_section(struct planner *x, const struct code *c, const struct elf_section *s, const taken_list *l)
 {
-	size_t base = 0;
-	vaddr_t last = 0;
+	size_t behind = 0; /* of those who take the address that is the nearest */
+	vaddr_t base = UINT64_MAX, last = 0, switch_end = 0;
 	for (vaddr_t at = align_up(s->h.sh_addr, 4); at + 4 <= s->h.sh_addr + s->h.sh_size; at += 4) {
-		while (base + 1 < bases->n && bases->items[base + 1] <= at)
-			base++;
-		if (switches->n && bsearch(&at, switches->items, switches->n, sizeof(at), by_address))
-			continue;
-		const struct function *f = meant(c, at, bases->n ? bases->items[base] : UINT64_MAX, &last);
+		while (behind < l->n && l->items[behind].at <= at) {
+			size_t first = behind;
+			base = l->items[first].at;
+			while (behind < l->n && l->items[behind].at == base)
+				behind++;
+			switch_end = base >= s->h.sh_addr ? end_of_switch(c, l, first, behind) : 0;
+		}
+		const struct function *f = at < switch_end ? NULL : meant(c, at, base, &last);
 		if (!f)
 			continue;
 		FREE_CLEANUP char *name = code__describe(c, f->start);
@@ -113,14 +126,12 @@ static void check_section(struct planner *x, const struct code *c, const struct 
 
 static void check_build(struct planner *x, const struct code *c)
 {
-	vaddr_list bases = {0}, switches = {0};
-	list_bases(c, &bases);
-	list_switches(c, &switches);
+	taken_list taken = {0};
+	list_taken(c, &taken);
 	for (size_t i = 1; i < c->elf->n_sections; i++)
 		if (holds_constants(c->elf, &c->elf->sections[i]))
-			check_section(x, c, &c->elf->sections[i], &bases, &switches);
-	vec__free(&bases);
-	vec__free(&switches);
+			check_section(x, c, &c->elf->sections[i], &taken);
+	vec__free(&taken);
 }
 
 void distances__check(struct planner *x)

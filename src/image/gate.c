@@ -43,7 +43,7 @@ struct gate {
 	struct access *old_by_offset;         /* old accesses, sorted by offset and size */
 	size_t n_old_by_offset;
 	struct bits_picked *old_bits_by_offset;
-	vaddr_t *picks; /* instructions of new code that pick bits out of what was loaded, sorted */
+	vaddr_list picks; /* instructions of new code that pick bits out of what was loaded, sorted */
 	VEC(struct move) moves;
 	size_t changed, unclear;
 	const struct function *fa, *fb; /* being compared */
@@ -82,12 +82,6 @@ static int by_offset(const void *a, const void *b)
 	return (x->size > y->size) - (x->size < y->size);
 }
 
-static int by_address(const void *a, const void *b)
-{
-	const vaddr_t *x = a, *y = b;
-	return (*x > *y) - (*x < *y);
-}
-
 static int bits_by_offset(const void *a, const void *b)
 {
 	const struct bits_picked *x = a, *y = b;
@@ -115,10 +109,9 @@ static void list_bits(struct gate *g)
 		g->old_bits_by_offset[i] = g->o.old_bits.items[i];
 	qsort(g->old_bits_by_offset, n, sizeof(struct bits_picked), bits_by_offset);
 	n = g->o.new_bits.n;
-	g->picks = xcalloc(n, sizeof(vaddr_t));
 	for (size_t i = 0; i < n; i++)
-		g->picks[i] = g->o.new_bits.items[i].insn;
-	qsort(g->picks, n, sizeof(vaddr_t), by_address);
+		vec__push(&g->picks, g->o.new_bits.items[i].insn);
+	vaddr_list__sort(&g->picks);
 }
 
 static void list_by_offset(struct gate *g)
@@ -334,7 +327,7 @@ static bool is_size(const struct gate *g, vaddr_t insn)
 
 static bool is_loaded(const struct gate *g, vaddr_t insn)
 {
-	return g->o.new_bits.n && bsearch(&insn, g->picks, g->o.new_bits.n, sizeof(insn), by_address) != NULL;
+	return vaddr_list__has(&g->picks, insn);
 }
 
 /* The bits of one byte of an object that old code picks out; of any object when it cannot be told. */
@@ -416,11 +409,6 @@ static bool other_field(const struct gate *g, uint32_t class, int64_t from, int6
 
 /* ---- what each of the two functions has, wherever it stands ---- */
 
-static bool has(const vaddr_list *l, uint64_t v)
-{
-	return l->n && bsearch(&v, l->items, l->n, sizeof(v), by_address);
-}
-
 /* The value that an instruction sets or adds: a size, if it is handed over as one. */
 static int64_t size_of(const struct insn_detail *d)
 {
@@ -452,10 +440,8 @@ static void look_at(const struct code *c, const struct function *f, vaddr_list *
 			vec__push(sizes, (vaddr_t)size_of(&d));
 		at += i.len;
 	}
-	if (insns->n)
-		qsort(insns->items, insns->n, sizeof(vaddr_t), by_address);
-	if (sizes->n)
-		qsort(sizes->items, sizes->n, sizeof(vaddr_t), by_address);
+	vaddr_list__sort(insns);
+	vaddr_list__sort(sizes);
 }
 
 /* ---- corresponding instructions ---- */
@@ -466,7 +452,7 @@ static void look_at(const struct code *c, const struct function *f, vaddr_list *
 static bool are_both_there(const struct gate *g, const uint8_t *a, const struct insn *ia, const uint8_t *b,
 			   const struct insn *ib)
 {
-	return has(&g->insns_b, hash_of(a, ia)) && has(&g->insns_a, hash_of(b, ib));
+	return vaddr_list__has(&g->insns_b, hash_of(a, ia)) && vaddr_list__has(&g->insns_a, hash_of(b, ib));
 }
 
 /* Counts of calloc() and the like. */
@@ -478,7 +464,8 @@ static bool is_count(int64_t v)
 /* Both sizes are used by both functions: calls were put in another order, or arguments were. */
 static bool are_both_used(const struct gate *g, int64_t a, int64_t b)
 {
-	return (is_count(b) || has(&g->sizes_a, (uint64_t)b)) && (is_count(a) || has(&g->sizes_b, (uint64_t)a));
+	return (is_count(b) || vaddr_list__has(&g->sizes_a, (uint64_t)b)) &&
+	       (is_count(a) || vaddr_list__has(&g->sizes_b, (uint64_t)a));
 }
 
 static bool is_stored(const struct access *list, size_t n, const struct function *f, uint32_t class, int64_t offset)
@@ -596,7 +583,7 @@ static void note_form(void *context, vaddr_t at_a, vaddr_t at_b)
 {
 	struct gate *g = context;
 	g->near = true;
-	if (!has(&g->paired_a, at_a) && !has(&g->paired_b, at_b))
+	if (!vaddr_list__has(&g->paired_a, at_a) && !vaddr_list__has(&g->paired_b, at_b))
 		compare_insns(g, at_a, at_b);
 	g->near = false;
 }
@@ -606,10 +593,8 @@ static void align(struct gate *g)
 	const struct plan *p = g->x->p;
 	g->paired_a.n = g->paired_b.n = 0;
 	match__align(p->live_code, g->fa, p->next_code, g->fb, INSN_SHAPE, note_pair, g);
-	if (g->paired_a.n) {
-		qsort(g->paired_a.items, g->paired_a.n, sizeof(vaddr_t), by_address);
-		qsort(g->paired_b.items, g->paired_b.n, sizeof(vaddr_t), by_address);
-	}
+	vaddr_list__sort(&g->paired_a);
+	vaddr_list__sort(&g->paired_b);
 	match__align(p->live_code, g->fa, p->next_code, g->fb, INSN_FORM, note_form, g);
 }
 
@@ -663,7 +648,7 @@ void gate__judge(struct planner *x)
 	free(g.old_by_insn);
 	free(g.old_by_offset);
 	free(g.old_bits_by_offset);
-	free(g.picks);
+	vec__free(&g.picks);
 	vec__free(&g.paired_a);
 	vec__free(&g.paired_b);
 	vec__free(&g.insns_a);

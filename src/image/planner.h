@@ -78,6 +78,7 @@ struct planner {
 	vaddr_t *target_homes; /* the older home decided for each of them, or 0 */
 	VEC(struct known_string) strings;
 	struct agreement agreement; /* the last that was found */
+	struct vrange texts;        /* the last run of texts that was found in next's constants */
 	bool uses_known;
 	struct uses uses, live_uses; /* of constants of next and live */
 	vaddr_list proven;           /* addresses of next's state that both builds use alike, sorted */

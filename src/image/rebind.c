@@ -424,12 +424,6 @@ static bool at_moving_edge(const struct planner *x, const struct state_section *
 	       x->state.items[i + 1].home - x->state.items[i + 1].start != s->home - s->start;
 }
 
-static int by_address(const void *a, const void *b)
-{
-	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
-	return (x > y) - (x < y);
-}
-
 /* Addresses of state that unchanged code uses in both builds, and that mean the same there by their section:
  * something begins at them, so other code that takes them means it too. */
 static void list_proven(struct planner *x)
@@ -443,13 +437,12 @@ static void list_proven(struct planner *x)
 		if (home && home == layout__meant_by(x, old))
 			vec__push(&x->proven, r->target);
 	}
-	if (x->proven.n)
-		qsort(x->proven.items, x->proven.n, sizeof(vaddr_t), by_address);
+	vaddr_list__sort(&x->proven);
 }
 
 static bool is_proven(const struct planner *x, vaddr_t a)
 {
-	return x->proven.n && bsearch(&a, x->proven.items, x->proven.n, sizeof(a), by_address);
+	return vaddr_list__has(&x->proven, a);
 }
 
 /* Does a pointer in next's data lead there? Initialisers name no addresses in front of an object. */

@@ -9,6 +9,7 @@
 #define LLU_IMAGE_SPLIT_H
 
 #include "image/code.h"
+#include "image/vaddr_list.h"
 
 struct split_options {
 	const struct elf_file *like; /* a split library whose slot order is kept, or NULL */
@@ -25,7 +26,6 @@ MUST_CHECK struct err *split__make(const struct elf_file *in, const struct split
 
 /* Functions whose address escapes other than by their symbol: lea, relocations, DT_FINI. Sorted,
  * each once. What must have a stub, besides the exports. The caller frees the items. */
-typedef VEC(vaddr_t) vaddr_list;
 void split__taken_functions(const struct code *code, vaddr_list *out);
 
 /* Is this symbol an export that gets a stub? */

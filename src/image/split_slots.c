@@ -24,12 +24,6 @@ static void take(const struct code *code, vaddr_list *out, vaddr_t a)
 		vec__push(out, f->start);
 }
 
-static int by_address(const void *a, const void *b)
-{
-	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
-	return (x > y) - (x < y);
-}
-
 void split__taken_functions(const struct code *code, vaddr_list *out)
 {
 	const struct elf_file *e = code->elf;
@@ -42,8 +36,7 @@ void split__taken_functions(const struct code *code, vaddr_list *out)
 	const Elf64_Dyn *fini = elf_file__dyn(e, DT_FINI);
 	if (fini)
 		take(code, out, fini->d_un.d_ptr);
-	if (out->n)
-		qsort(out->items, out->n, sizeof(out->items[0]), by_address);
+	vaddr_list__sort(out);
 	size_t n = 0;
 	for (size_t i = 0; i < out->n; i++)
 		if (n == 0 || out->items[n - 1] != out->items[i])
@@ -61,11 +54,6 @@ static bool has_slot(const slot_list *l, vaddr_t function, bool ifunc)
 	return false;
 }
 
-static bool listed(const vaddr_list *l, vaddr_t a)
-{
-	return l->n && bsearch(&a, l->items, l->n, sizeof(a), by_address) != NULL;
-}
-
 static void choose_slots(struct split *s, slot_list *out)
 {
 	const struct elf_file *in = s->in;
@@ -80,11 +68,10 @@ static void choose_slots(struct split *s, slot_list *out)
 		if (!ifunc)
 			vec__push(&exported, sym->function);
 	}
-	if (exported.n)
-		qsort(exported.items, exported.n, sizeof(vaddr_t), by_address);
+	vaddr_list__sort(&exported);
 	split__taken_functions(s->code, &taken);
 	for (size_t i = 0; i < taken.n; i++)
-		if (!listed(&exported, taken.items[i])) {
+		if (!vaddr_list__has(&exported, taken.items[i])) {
 			struct vapi_slot slot = {taken.items[i], 0, 0};
 			vec__push(out, slot);
 		}
