@@ -114,7 +114,10 @@ static void say_overrule(const struct report *r, const struct result *x)
 static void why_not(const struct report *r, const struct report_target *t, const struct result *x)
 {
 	FREE_CLEANUP char *name = name_of(t), *path = path_of(x);
-	report__say(r, "Process %s pid %d: %s is not updated: %s\n", name, t->pid, path, without_path(x, path));
+	report__say(r,
+		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d: the update of %s failed: %s\n"
+						  : "Process %s pid %d: %s is not updated: %s\n",
+		    name, t->pid, path, without_path(x, path));
 	if (x->plan && x->plan->refusals.n > 1)
 		report__say(r, "  and %zu more reasons (llusplit --check shows them)\n", x->plan->refusals.n - 1);
 	say_overrule(r, x);

@@ -20,6 +20,16 @@ static void still_well(struct scene *s, const char *good)
 	free(target__finish(s->target));
 }
 
+/* What llusplit --check says of a pair, and its exit code. */
+static void check_says(const char *old, const char *next, int exit_code, const char *reason)
+{
+	struct result r = command__run((const char *const[]){COMMAND_DIR "/llusplit", "--check", old, next, NULL}, 60);
+
+	cr_assert_eq(r.exit_code, exit_code, "%s, %s: exit code %d\n%s%s", old, next, r.exit_code, r.out, r.err);
+	cr_assert(text__has(r.out, reason), "%s, %s: no word of '%s' in:\n%s%s", old, next, reason, r.out, r.err);
+	result__free(&r);
+}
+
 /* A build of fixtures/lib/VARIANT is refused for `reason`, plain in place and by --check; then `good` is taken. */
 static void refuse_build(const char *name, const char *old, const char *bad, const char *good, const char *reason)
 {
@@ -28,12 +38,7 @@ static void refuse_build(const char *name, const char *old, const char *bad, con
 	target__rounds(s.target, 2, 1);
 	scene__install_raw(&s, fixture_library(bad, s.library));
 	scene__refuse(&s, reason);
-	struct result r = command__run(
-	    (const char *const[]){COMMAND_DIR "/llusplit", "--check", s.first, fixture_library(bad, s.library), NULL},
-	    60);
-	cr_assert_eq(r.exit_code, 3, "llusplit --check: exit code %d\n%s%s", r.exit_code, r.out, r.err);
-	cr_assert(text__has(r.out, reason), "no word of '%s' in:\n%s%s", reason, r.out, r.err);
-	result__free(&r);
+	check_says(s.first, fixture_library(bad, s.library), 3, reason);
 	still_well(&s, good);
 }
 
@@ -55,30 +60,18 @@ Test(bad_input, tls_layout)
 Test(bad_input, tls_variables_that_changed_places)
 {
 	static const char *const models[] = {"", "-gnu2", "-ie"};
-	for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
-		struct result r = command__run(
-		    (const char *const[]){COMMAND_DIR "/llusplit", "--check",
-					  fixture_library(path_of("tls-order-1%s", models[i]), "libtlsorder.so.1"),
-					  fixture_library(path_of("tls-order-2%s", models[i]), "libtlsorder.so.1"),
-					  NULL},
-		    60);
-		cr_assert_eq(r.exit_code, 3, "%s: exit code %d\n%s%s", models[i], r.exit_code, r.out, r.err);
-		cr_assert(text__has(r.out, "uses another thread-local variable|lies elsewhere"), "%s: %s", models[i],
-			  r.out);
-		result__free(&r);
-	}
+	for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++)
+		check_says(fixture_library(path_of("tls-order-1%s", models[i]), "libtlsorder.so.1"),
+			   fixture_library(path_of("tls-order-2%s", models[i]), "libtlsorder.so.1"), 3,
+			   "uses another thread-local variable|lies elsewhere");
 }
 
 /* Whoever has kept the table's address would come to code that is gone. */
 Test(bad_input, distances_to_functions)
 {
-	struct result r = command__run((const char *const[]){COMMAND_DIR "/llusplit", "--check",
-							     fixture_library("distances-1", "libdistances.so.1"),
-							     fixture_library("distances-2", "libdistances.so.1"), NULL},
-				       60);
-	cr_assert_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
-	cr_assert(text__has(r.out, "of the old build seems to lead to told_by_distance by its distance"), "%s", r.out);
-	result__free(&r);
+	check_says(fixture_library("distances-1", "libdistances.so.1"),
+		   fixture_library("distances-2", "libdistances.so.1"), 3,
+		   "of the old build seems to lead to told_by_distance by its distance");
 }
 
 Test(bad_input, missing_export)
@@ -319,13 +312,7 @@ Test(bad_input, split_usage)
 
 Test(bad_input, check_of_a_fit_pair)
 {
-	struct result r = command__run((const char *const[]){COMMAND_DIR "/llusplit", "--check",
-							     fixture_library("v1", "libstate.so.1"),
-							     fixture_library("v2", "libstate.so.1"), NULL},
-				       60);
-
-	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
-	result__free(&r);
+	check_says(fixture_library("v1", "libstate.so.1"), fixture_library("v2", "libstate.so.1"), 0, "\nFIT\n");
 }
 
 /* The same input gives the same bytes, with --like and without. */
