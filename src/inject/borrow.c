@@ -49,10 +49,11 @@ enum {
 	STEP_MS = 2000, /* for a step of the surgery, of which none can block */
 	ROUND_MS = 10,  /* between looks for a better candidate */
 	HAND_STACK = 4096,
-	RED_ZONE = 128,                                      /* psABI 3.2.2 */
-	STACK_PAGES = 16384,                                 /* of a stack, from its lowest on, that are looked at */
-	FRAME_PAGES = ARCH_SIGFRAME_MAX / LLU_PAGE + 1 + 16, /* and room for a signal's frame below */
-	TEXT_MAX = 64 << 20,                                 /* of a C library */
+	RED_ZONE = 128,      /* psABI 3.2.2 */
+	STACK_PAGES = 16384, /* of a stack, from its lowest on, that are looked at */
+	FRAME_PAGES = ARCH_SIGFRAME_MAX / LLU_PAGE + 1,
+	BELOW_PAGES = 16,    /* room for the frame of a signal that comes when the tool was killed */
+	TEXT_MAX = 64 << 20, /* of a C library */
 };
 
 /* What a thread is borrowed for: to make the hand, or calls of its own. */
@@ -95,19 +96,21 @@ static struct err *eligible(struct tracee *t, const struct errand *x)
 	return seccomp__check(t->p, t->tid, hand_syscalls);
 }
 
-/* Is `m` the stack that the C library made for the thread, with a guard (nptl/allocatestack.c), or the kernel for the
- * first one? Below one that the program made itself there may be anything, and another thread's is that one's. */
-static bool is_its_stack(const struct mapping *m, const struct tracee *t)
+/* How many of the lowest pages of `m` must not have been touched for a frame to be put there; 0 if `m` is not the stack
+ * that the C library made for the thread, with a guard (nptl/allocatestack.c), or the kernel for the first one, which
+ * grows by itself. Below one that the program made itself there may be anything, and another thread's is that one's. */
+static size_t pages_wanted(const struct mapping *m, const struct tracee *t)
 {
 	const int rw = PROT_READ | PROT_WRITE;
 	struct trange stack;
 	uint64_t guard;
 	if ((m->prot & rw) != rw || m->shared)
-		return false;
+		return 0;
 	if (strcmp(m->path, "[stack]") == 0)
-		return t->tid == process__pid(t->p);
-	return thread_stack__of(t->p, arch_regs__thread_pointer(&t->regs), &stack, &guard) && guard &&
-	       stack.start.v == m->range.start.v;
+		return t->tid == process__pid(t->p) ? FRAME_PAGES : 0;
+	bool own = thread_stack__of(t->p, arch_regs__thread_pointer(&t->regs), &stack, &guard) && guard &&
+		   stack.start.v == m->range.start.v;
+	return own ? FRAME_PAGES + BELOW_PAGES : 0;
 }
 
 /* Where on its own stack there is room for the frame: in pages below all that were ever touched. What is right below
@@ -118,17 +121,18 @@ static struct err *room_on_stack(struct tracee *t, taddr_t *at)
 	TRY(process__maps(t->p, &maps));
 	taddr_t sp = arch_regs__sp(&t->regs), start = taddr(0);
 	const struct mapping *m = mappings__at(&maps, sp);
-	if (m && is_its_stack(m, t))
+	size_t wanted = m ? pages_wanted(m, t) : 0;
+	if (wanted)
 		start = m->range.start;
 	mappings__free(&maps);
 	uint8_t pages[STACK_PAGES];
-	size_t n = start.v ? (sp.v - start.v) / LLU_PAGE : 0, untouched = 0;
+	size_t n = wanted ? (sp.v - start.v) / LLU_PAGE : 0, untouched = 0;
 	n = n < STACK_PAGES ? n : STACK_PAGES;
 	if (n)
 		TRY(process__pages(t->p, start, n, pages));
 	while (untouched < n && !(pages[untouched] & (PAGE_THERE | PAGE_SWAPPED)))
 		untouched++;
-	if (untouched < FRAME_PAGES)
+	if (!wanted || untouched < wanted)
 		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL,
 				    "it has no room on its stack, or is on one that is not its own");
 	*at = taddr(align_down(start.v + untouched * LLU_PAGE - RED_ZONE - ARCH_SIGFRAME_MAX, 64));
