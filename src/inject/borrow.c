@@ -62,6 +62,7 @@ struct errand {
 	struct tracee *hand;
 	struct arch_batch_entry *calls;
 	size_t n;
+	const struct borrow_plain *plain; /* may be NULL */
 	taddr_t syscall_at, sigreturn_at; /* the instructions */
 };
 
@@ -114,8 +115,9 @@ static size_t pages_wanted(const struct mapping *m, const struct tracee *t)
 }
 
 /* Where on its own stack there is room for the frame: in pages below all that were ever touched. What is right below
- * its stack pointer may be somebody's, when that is in an array: of a frame, or in thread-local memory. */
-static struct err *room_on_stack(struct tracee *t, taddr_t *at)
+ * its stack pointer may be somebody's, when that is in an array: of a frame, or in thread-local memory. The first
+ * thread's stack has grown just to where it was touched: there `plain` is asked when no page is left. */
+static struct err *room_on_stack(struct tracee *t, const struct borrow_plain *plain, taddr_t *at)
 {
 	struct mappings maps;
 	TRY(process__maps(t->p, &maps));
@@ -132,10 +134,14 @@ static struct err *room_on_stack(struct tracee *t, taddr_t *at)
 		TRY(process__pages(t->p, start, n, pages));
 	while (untouched < n && !(pages[untouched] & (PAGE_THERE | PAGE_SWAPPED)))
 		untouched++;
-	if (!wanted || untouched < wanted)
+	uint64_t below = RED_ZONE + ARCH_SIGFRAME_MAX + 64;
+	if (wanted && untouched >= wanted)
+		sp = taddr(start.v + untouched * LLU_PAGE);
+	else if (!wanted || t->tid != process__pid(t->p) || sp.v - start.v < below || !plain ||
+		 !plain->is_plain(plain->arg, t->p, &t->regs))
 		return process__err(t->p, t->tid, ERR_RETRY, 0, NULL,
 				    "it has no room on its stack, or is on one that is not its own");
-	*at = taddr(align_down(start.v + untouched * LLU_PAGE - RED_ZONE - ARCH_SIGFRAME_MAX, 64));
+	*at = taddr(align_down(sp.v - RED_ZONE - ARCH_SIGFRAME_MAX, 64));
 	return NULL;
 }
 
@@ -152,7 +158,7 @@ static struct err *write_frame(struct tracee *t, const struct errand *x, const s
 	if (x->place)
 		at = taddr_add(x->place->scratch, x->place->scratch_len - ARCH_SIGFRAME_MAX);
 	else
-		TRY(room_on_stack(t, &at));
+		TRY(room_on_stack(t, x->plain, &at));
 	const char *why =
 	    arch_sigframe__write(frame, ARCH_SIGFRAME_MAX, at, cooked, mask, xstate, len, x->sigreturn_at, sp);
 	if (why)
@@ -595,9 +601,10 @@ static struct err *find_instructions(const struct process *p, struct errand *x)
 	return e;
 }
 
-struct err *borrow__calls(const struct process *p, struct arch_batch_entry *calls, size_t n, int timeout_ms)
+struct err *borrow__calls(const struct process *p, struct arch_batch_entry *calls, size_t n,
+			  const struct borrow_plain *plain, int timeout_ms)
 {
-	struct errand x = {.calls = calls, .n = n};
+	struct errand x = {.calls = calls, .n = n, .plain = plain};
 	struct search s = {.p = p, .errand = &x, .deadline = clock_deadline(timeout_ms), .home = true};
 	for (size_t i = 0; i < n; i++)
 		calls[i].result = -EINTR; /* not made */

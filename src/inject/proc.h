@@ -20,6 +20,7 @@ struct proc_stat {
 	unsigned long flags; /* 9: PF_* of the kernel's include/linux/sched.h */
 	uint64_t start_time; /* 22 */
 	uint64_t vsize;      /* 23 */
+	uint64_t stack;      /* 28: startstack; 0 to those who may not trace it */
 };
 
 /* Reads a small file under `dirfd` into `buf`, zero-terminated; bytes read, or -errno. */

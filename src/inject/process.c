@@ -98,6 +98,9 @@ int proc_stat(int dirfd, const char *path, struct proc_stat *out)
 			break;
 		case 23:
 			out->vsize = strtoull(w, NULL, 10);
+			break;
+		case 28:
+			out->stack = strtoull(w, NULL, 10);
 			return 0;
 		default:
 			break;
@@ -238,6 +241,12 @@ pid_t process__pid(const struct process *p)
 uint64_t process__start_time(const struct process *p)
 {
 	return p->start_time;
+}
+
+taddr_t process__stack_start(const struct process *p)
+{
+	struct proc_stat st;
+	return taddr(proc_stat(p->dirfd, "stat", &st) == 0 ? st.stack : 0);
 }
 
 const char *process__name(const struct process *p)

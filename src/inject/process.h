@@ -62,6 +62,8 @@ void process__close(struct process *p);
 pid_t process__pid(const struct process *p);
 /* Start time in clock ticks since boot, field 22 of /proc/PID/stat: with the PID it names a process. */
 uint64_t process__start_time(const struct process *p);
+/* Where the first thread's stack began when the program was started (field 28): at argc. {0} if that is not told. */
+taddr_t process__stack_start(const struct process *p);
 /* Name as in /proc/PID/comm; lives as long as the handle. */
 const char *process__name(const struct process *p);
 /* The open directory /proc/PID, for openat(2); owned by the handle. */

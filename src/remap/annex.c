@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "freeze/first_stack.h"
 #include "image/image_file.h"
 #include "image/unprepared.h"
 #include "image/vapi_file.h"
@@ -203,6 +204,22 @@ static struct arch_batch_entry map_call(taddr_t at, uint64_t len, int prot, int 
 	    .arg = {at.v, len, (uint64_t)prot, (uint64_t)(flags | MAP_PRIVATE | MAP_ANONYMOUS), (uint64_t)-1, 0}};
 }
 
+/* Calls that a thread of the process makes itself. */
+static bool is_plain(void *unwinder, const struct process *p, const struct arch_regs *regs)
+{
+	return first_stack__is_plain(unwinder, p, regs);
+}
+
+static struct err *borrow_calls(const struct process *p, struct arch_batch_entry *calls, size_t n, int timeout_ms)
+{
+	struct unwinder *u;
+	TRY(unwinder__new(p, &u));
+	const struct borrow_plain plain = {is_plain, u};
+	struct err *e = borrow__calls(p, calls, n, &plain, timeout_ms);
+	unwinder__free(u);
+	return e;
+}
+
 /* What the hand needs. Code is written into pages that the process cannot write to: some must never have any that it
  * can. */
 static struct err *map_place(const struct process *p, const struct loaded *l, int timeout_ms)
@@ -218,7 +235,7 @@ static struct err *map_place(const struct process *p, const struct loaded *l, in
 	};
 	if (!text)
 		return err__new(ERR_SURGERY, 0, l->path, NULL, "the VAPI has no code");
-	struct err *e = borrow__calls(p, calls, sizeof(calls) / sizeof(calls[0]), timeout_ms);
+	struct err *e = borrow_calls(p, calls, sizeof(calls) / sizeof(calls[0]), timeout_ms);
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && !e; i++)
 		if (calls[i].result != (int64_t)calls[i].arg[0])
 			e = err__new(ERR_REFUSED, calls[i].result < 0 ? (int)-calls[i].result : 0, l->path, NULL,
@@ -267,7 +284,7 @@ static struct err *unmap(const struct process *p, struct trange r, int timeout_m
 {
 	struct arch_batch_entry call = {.nr = SYS_munmap, .arg = {r.start.v, r.end.v - r.start.v}};
 	TRY(hand__await_range(p, r, timeout_ms));
-	TRY(borrow__calls(p, &call, 1, timeout_ms));
+	TRY(borrow_calls(p, &call, 1, timeout_ms));
 	return call.result == 0 ? NULL
 				: err__new(ERR_SYSTEM, (int)-call.result, process__name(p), NULL,
 					   "the process could not unmap what was mapped for new code");

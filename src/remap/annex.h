@@ -3,9 +3,10 @@
  * What llusplit would have appended to the library lies somewhere within reach of its code's 32-bit distances, and is
  * mapped when a process is updated for the first time:
  *
- *     reservation       the whole of it; by a borrowed thread (inject/borrow.h), as is what the hand needs: scratch,
- * pads R, RX             from a file in the store (image/vapi_file.h), the same for all processes; by the hand table,
- * header     anonymous window            stays reservation
+ *     reservation      the whole of it; by a borrowed thread (inject/borrow.h), as is what the hand needs (scratch)
+ *     pads             R and RX, from a file in the store (image/vapi_file.h), the same for all processes; by the hand
+ *     table, header    anonymous memory
+ *     window           stays reservation
  *
  * A try that comes to nothing before the dynamic loader is told of it (unwinding.h) gives it back; after that it stays
  * for the next one. It is found again by its file's name, and believed when its bytes are those that the library's file
