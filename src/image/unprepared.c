@@ -411,12 +411,6 @@ vaddr_t unprepared__beacon(const struct elf_file *vapi, const struct entry_jump 
 	return 0;
 }
 
-static int by_address(const void *a, const void *b)
-{
-	vaddr_t x = *(const vaddr_t *)a, y = *(const vaddr_t *)b;
-	return (x > y) - (x < y);
-}
-
 /* The pages of code that are to change: where there are jumps now, or are to be. */
 static void list_pages(const struct comparison *c)
 {
@@ -430,8 +424,7 @@ static void list_pages(const struct comparison *c)
 		vec__push(&all, align_down(at, LLU_PAGE));
 		vec__push(&all, align_down(at + ARCH_JUMP_SIZE - 1, LLU_PAGE));
 	}
-	if (all.n)
-		qsort(all.items, all.n, sizeof(vaddr_t), by_address);
+	vaddr_list__sort(&all);
 	for (size_t i = 0; i < all.n; i++) {
 		vaddr_t last = i ? all.items[i - 1] : 0;
 		if (i && all.items[i] == last)

@@ -10,10 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "image/unprepared.h"
 #include "remap/annex.h"
 #include "remap/linkmap.h"
 #include "remap/trust.h"
+#include "remap/vapi_memo.h"
 
 /* What one process can make us hold: libraries, and bytes of their files. */
 enum { LIBRARIES_MAX = 256 };
@@ -391,7 +391,7 @@ static void make_vapi(struct loaded *l)
 	if (!e && !plain->build_id_len)
 		e = err__new(ERR_REFUSED, 0, l->path, NULL, "the library has no build-id");
 	if (!e)
-		e = unprepared__vapi(plain, &vapi);
+		e = vapi_memo__vapi(plain, &vapi);
 	if (e)
 		l->no_vapi = xstrdup(err__text(e));
 	else

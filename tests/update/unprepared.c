@@ -210,6 +210,18 @@ Test(unprepared, caller_that_the_loader_would_not_know)
 	free(target__finish(s.target));
 }
 
+/* Somebody may be parked in a call whose return address is within the bytes that become a jump. */
+Test(unprepared, call_that_returns_into_a_jump)
+{
+	const char *v1 = fixture_library("v1", "libsubtle.so.1"), *v2 = fixture_library("v2", "libsubtle.so.1");
+	struct result r =
+	    command__run((const char *const[]){COMMAND_DIR "/llusplit", "--check", "--unprepared", v1, v2, NULL}, 60);
+
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_assert(text__has(r.out, "nobody may be left in their old code"), "%s", r.out);
+	result__free(&r);
+}
+
 /* An unwinder that finds its way without asking the loader would not come upon the annex. */
 Test(unprepared, another_unwinder)
 {
