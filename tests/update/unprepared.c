@@ -70,6 +70,38 @@ Test(unprepared, is_said_in_the_report)
 	free(target__finish(s.target));
 }
 
+/* A thread that wakes up while jumps are written could be between two instructions that become one: none is left
+ * asleep. */
+Test(unprepared, no_thread_is_left_asleep)
+{
+	const char *dir = temp_dir();
+	struct scene s = {.dir = dir, .library = library, .how = BY_RENAME};
+	const char *env[] = {path_of("LD_LIBRARY_PATH=%s/lib", dir), NULL};
+
+	scene__install_raw(&s, fixture_library("v1", library));
+	s.target = target__start((const char *const[]){"/usr/bin/python3", "-c",
+						       "import ctypes, threading\n"
+						       "ctypes.CDLL('libstate.so.1')\n"
+						       "for i in range(4):\n"
+						       " threading.Thread(target=threading.Event().wait, daemon=True)"
+						       ".start()\n"
+						       "print('ready', flush=True); input()",
+						       NULL},
+				 env);
+	target__expect(s.target, "ready");
+	scene__install_raw(&s, fixture_library("v2", library));
+	struct result r = scene__llvupdate(&s, (const char *const[]){"--json", NULL});
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	struct json_object *o = json_tokener_parse(r.out);
+	struct json_object *l =
+	    json_object_array_get_idx(get(json_object_array_get_idx(get(o, "processes"), 0), "libraries"), 0);
+	cr_expect_eq(json_object_get_int(get(get(l, "threads"), "all")), 5);
+	cr_expect_eq(json_object_get_int(get(get(l, "threads"), "stopped")), 5);
+	json_object_put(o);
+	result__free(&r);
+	target__kill(s.target);
+}
+
 /* Of each page; there is padding, or a function that nobody calls now. */
 static void flip_last_bytes(int mem, struct map m)
 {
