@@ -101,20 +101,53 @@ static bool same_bytes(const struct elf_section *a, uint64_t at_a, const struct 
 	return n <= a->h.sh_size - at_a && n <= b->h.sh_size - at_b && memcmp(a->data + at_a, b->data + at_b, n) == 0;
 }
 
-static const struct elf_local *local_object(const struct elf_file *e, vaddr_t a)
+/* ---- what symbols say ---- */
+
+static void know_symbols(struct planner *x)
 {
-	for (size_t i = 0; i < e->locals.n; i++)
-		if (e->locals.items[i].value == a && e->locals.items[i].type == STT_OBJECT && e->locals.items[i].size)
-			return &e->locals.items[i];
-	return NULL;
+	if (!x->symbols_known) {
+		types__constants(x->p->next, &x->symbols);
+		types__constants(x->p->live, &x->live_symbols);
+	}
+	x->symbols_known = true;
 }
 
-static bool same_symbol(const struct planner *x, vaddr_t next, const struct elf_section *a, uint64_t at_a, vaddr_t live,
-			const struct elf_section *b, uint64_t at_b)
+/* The object that `a` is in, or NULL. */
+static const struct constant_symbol *object_at(const constant_symbols *l, vaddr_t a)
 {
-	const struct elf_local *m = local_object(x->p->next, next), *n = local_object(x->p->live, live);
-	return m && n && strcmp(m->name, n->name) == 0 && m->size == n->size && m->size <= a->h.sh_size - at_a &&
-	       n->size <= b->h.sh_size - at_b && memcmp(a->data + at_a, b->data + at_b, m->size) == 0;
+	size_t lo = 0, hi = l->n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (l->items[mid].at + l->items[mid].size > a)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo < l->n && l->items[lo].at <= a ? &l->items[lo] : NULL;
+}
+
+static bool same_object(const struct planner *x, const struct constant_symbol *m, const struct constant_symbol *n)
+{
+	if (!m || !n || strcmp(m->name, n->name) != 0 || m->size != n->size)
+		return false;
+	const struct elf_section *a = elf_file__section_at(x->p->next, m->at);
+	const struct elf_section *b = elf_file__section_at(x->p->live, n->at);
+	return same_bytes(a, m->at - a->h.sh_addr, b, n->at - b->h.sh_addr, m->size);
+}
+
+/* Is it the same place of the same object? */
+static bool same_in_object(const struct planner *x, vaddr_t next, vaddr_t live)
+{
+	const struct constant_symbol *m = object_at(&x->symbols, next), *n = object_at(&x->live_symbols, live);
+	return same_object(x, m, n) && next - m->at == live - n->at;
+}
+
+/* Is it the end of the same object, where no other begins? */
+static bool same_end(const struct planner *x, vaddr_t next, vaddr_t live)
+{
+	const struct constant_symbol *m = object_at(&x->symbols, next - 1), *n = object_at(&x->live_symbols, live - 1);
+	return same_object(x, m, n) && next == m->at + m->size && live == n->at + n->size &&
+	       !object_at(&x->symbols, next) && !object_at(&x->live_symbols, live);
 }
 
 static uint64_t min3(uint64_t a, uint64_t b, uint64_t c)
@@ -214,10 +247,18 @@ static void list_uses(const struct code *c, struct uses *u)
 	vaddr_list__sort(&u->indexed);
 }
 
-void constants__free_uses(struct uses *u)
+static void free_uses(struct uses *u)
 {
 	vec__free(&u->compared);
 	vec__free(&u->indexed);
+}
+
+void constants__free(struct planner *x)
+{
+	free_uses(&x->uses);
+	free_uses(&x->live_uses);
+	constant_symbols__free(&x->symbols);
+	constant_symbols__free(&x->live_symbols);
 }
 
 static void know_uses(struct planner *x)
@@ -292,6 +333,17 @@ static vaddr_t end_of_texts(struct planner *x, const struct elf_section *s, uint
 	return x->texts.end;
 }
 
+/* Tables that no code refers to. */
+static bool is_for_unwinders(const struct elf_file *e, vaddr_t a)
+{
+	static const char *const names[] = {".eh_frame", ".eh_frame_hdr", ".gcc_except_table"};
+	const struct elf_section *s = elf_file__section_at(e, a);
+	for (size_t i = 0; s && i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(s->name, names[i]) == 0)
+			return true;
+	return false;
+}
+
 /* A table of distances to other constants, as clang makes of a switch that chooses among them: its first words lead to
  * some, outside of themselves. Those may be referred to by nothing else. Numbers may look like that too. */
 static bool is_table_of_distances(const struct planner *x, const struct elf_section *s, uint64_t at, size_t n)
@@ -302,10 +354,32 @@ static bool is_table_of_distances(const struct planner *x, const struct elf_sect
 		int32_t d;
 		memcpy(&d, s->data + at + i, 4);
 		vaddr_t to = a + (vaddr_t)(int64_t)d;
-		if (to - a < looked_at || !is_constant(x->p->next, to))
+		if (to - a < looked_at || !is_constant(x->p->next, to) || is_for_unwinders(x->p->next, to))
 			return false;
 	}
 	return looked_at > 0 && a % 4 == 0;
+}
+
+/* Does each word of a table, the same in both builds, lead to a text, and to the same? */
+static bool leads_to_same_texts(const struct planner *x, const struct elf_section *a, uint64_t at_a,
+				const struct elf_section *b, uint64_t at_b, size_t n)
+{
+	vaddr_t next = a->h.sh_addr + at_a, live = b->h.sh_addr + at_b;
+	for (size_t i = 0; i + 4 <= n; i += 4) {
+		int32_t d;
+		memcpy(&d, a->data + at_a + i, 4);
+		vaddr_t to = next + (vaddr_t)(int64_t)d, was = live + (vaddr_t)(int64_t)d;
+		if (!is_constant(x->p->next, to) || !is_constant(x->p->live, was))
+			return false;
+		const struct elf_section *s = elf_file__section_at(x->p->next, to);
+		const struct elf_section *t = elf_file__section_at(x->p->live, was);
+		size_t len = 0, at = to - s->h.sh_addr, room = s->h.sh_size - at;
+		while (len < room && is_text(s->data[at + len]))
+			len++;
+		if (len == room || s->data[at + len] != 0 || !same_bytes(s, at, t, was - t->h.sh_addr, len + 1))
+			return false;
+	}
+	return true;
 }
 
 bool constants__is_table_of_distances(struct planner *x, vaddr_t next)
@@ -419,6 +493,24 @@ static vaddr_t only_string(struct planner *x, const struct elf_section *a, uint6
 	return found;
 }
 
+/* An end is only compared with: what lies behind does not matter. Else the end of a table would be somewhere else than
+ * the table. */
+static bool is_kept_end(struct planner *x, vaddr_t next, vaddr_t live)
+{
+	if (!live || !is_constant(x->p->live, live))
+		return false;
+	know_symbols(x);
+	know_uses(x);
+	return is_compared(x, next, live) && same_end(x, next, live);
+}
+
+static vaddr_t keep(struct planner *x, vaddr_t next, vaddr_t live)
+{
+	struct live_const kept = {next, home_of_live(x, live)};
+	vec__push(&x->p->consts, kept);
+	return kept.home;
+}
+
 vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 {
 	const struct elf_file *n = x->p->next, *l = x->p->live;
@@ -426,11 +518,13 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 		return 0;
 	const struct elf_section *a = elf_file__section_at(n, next);
 	uint64_t at_a = next - a->h.sh_addr;
-	if (is_jump_table(n, a->data + at_a, a->h.sh_size - at_a, next))
-		return 0;
 	vaddr_t *home = decided(x, next);
-	if (!home || *home)
-		return home && *home != REFUSED ? *home : 0;
+	if (home && !*home && is_kept_end(x, next, live))
+		*home = keep(x, next, live);
+	if (home && *home)
+		return *home != REFUSED ? *home : 0;
+	if (!home || is_jump_table(n, a->data + at_a, a->h.sh_size - at_a, next))
+		return 0;
 	if (!live)
 		live = only_string(x, a, at_a);
 	if (!live || !is_constant(l, live))
@@ -438,10 +532,11 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 	const struct elf_section *b = elf_file__section_at(l, live);
 	uint64_t at_b = live - b->h.sh_addr;
 	know_uses(x);
+	know_symbols(x);
 	size_t n_bytes = extent(x, next, a);
-	enum sameness same =
-	    same_symbol(x, next, a, at_a, live, b, at_b) ? SAME : compare(x, a, at_a, b, at_b, n_bytes);
-	if (same == SAME && is_table_of_distances(x, a, at_a, n_bytes) && !same_section(x, a, at_a, b, at_b))
+	enum sameness same = same_in_object(x, next, live) ? SAME : compare(x, a, at_a, b, at_b, n_bytes);
+	if (same == SAME && is_table_of_distances(x, a, at_a, n_bytes) && !same_section(x, a, at_a, b, at_b) &&
+	    !leads_to_same_texts(x, a, at_a, b, at_b, n_bytes))
 		same = is_compared(x, next, live) ? UNCLEAR : DIFFERENT;
 	if (same == UNCLEAR) {
 		*home = REFUSED;
@@ -453,7 +548,5 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 	}
 	if (same != SAME)
 		return 0;
-	struct live_const kept = {next, home_of_live(x, live)};
-	vec__push(&x->p->consts, kept);
-	return *home = kept.home;
+	return *home = keep(x, next, live);
 }

@@ -480,8 +480,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	vec__free(&x.objects);
 	vec__free(&x.changed_values);
 	vec__free(&x.strings);
-	constants__free_uses(&x.uses);
-	constants__free_uses(&x.live_uses);
+	constants__free(&x);
 	vec__free(&x.targets);
 	free(x.target_homes);
 	*out = p;

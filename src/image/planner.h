@@ -4,6 +4,7 @@
 #define LLU_IMAGE_PLANNER_H
 
 #include "image/plan.h"
+#include "image/types.h"
 
 /* A writable section of next (or live) and where it lives in VAPI space. */
 struct state_section {
@@ -79,6 +80,8 @@ struct planner {
 	VEC(struct known_string) strings;
 	struct agreement agreement; /* the last that was found */
 	struct vrange texts;        /* the last run of texts that was found in next's constants */
+	bool symbols_known;
+	constant_symbols symbols, live_symbols; /* of constants of next and live */
 	bool uses_known;
 	struct uses uses, live_uses; /* of constants of next and live */
 	vaddr_list proven;           /* addresses of next's state that both builds use alike, sorted */
@@ -133,7 +136,7 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live);
 void constants__list_targets(struct planner *x);
 /* The constants of a build that anything refers to, sorted. */
 void constants__list_targets_of(const struct code *c, vaddr_list *out);
-void constants__free_uses(struct uses *u);
+void constants__free(struct planner *x);
 /* Is there a table of distances to other constants, which say as much as its own contents do? */
 bool constants__is_table_of_distances(struct planner *x, vaddr_t next);
 

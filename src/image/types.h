@@ -44,6 +44,20 @@ void types__free(struct types *t);
  * goes or changes. Reads no types. NULL when it cannot be told; the caller frees it. */
 char *types__stamp(const struct elf_file *e);
 
+/* A constant that a symbol names. */
+struct constant_symbol {
+	char *name;
+	vaddr_t at;
+	uint64_t size;
+};
+typedef VEC(struct constant_symbol) constant_symbols;
+
+/* The objects of read-only sections that have a symbol with a size, by address: of the build's own symbol table, or of
+ * the separate file that types__find(e, NULL, ...) would read, of the same build-id. None is no error, and a damaged
+ * table has none. The caller frees them with constant_symbols__free(). */
+void types__constants(const struct elf_file *e, constant_symbols *out);
+void constant_symbols__free(constant_symbols *l);
+
 /* Is there debug information that describes types? */
 bool types__found(const struct types *t);
 /* The file that it was read from, or "none: " and the reason. */

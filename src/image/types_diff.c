@@ -295,6 +295,42 @@ static bool signature_changed(struct comparer *c, uint32_t oid, uint32_t nid)
 	return strcmp(a, b) != 0;
 }
 
+/* An array of characters? */
+static bool is_bytes(const struct types *t, uint32_t id)
+{
+	const struct type_node *n = node(t, types__strip(t, id));
+	if (n->kind != TYPE_ARRAY)
+		return false;
+	const struct type_node *element = node(t, types__strip(t, n->target));
+	return element->kind == TYPE_BASE && element->size == 1;
+}
+
+/* Has a struct become a union, of the same size, of the same members and their bytes? */
+// NOLINTNEXTLINE(misc-no-recursion)
+static bool gained_bytes(struct comparer *c, uint32_t oid, uint32_t nid)
+{
+	struct type_part_list olds = {0}, news = {0};
+	const struct type_node *o = node(c->o, oid), *n = node(c->n, nid);
+	if (o->kind != TYPE_STRUCT || n->kind != TYPE_UNION || o->size != n->size)
+		return false;
+	size_t same = 0;
+	bool good = types__flatten(c->o, oid, &olds) && types__flatten(c->n, nid, &news);
+	for (size_t k = 0; k < news.n && good; k++) {
+		const struct type_part *b = &news.items[k], *a = NULL;
+		for (size_t i = 0; i < olds.n && !a; i++)
+			if (olds.items[i].name && b->name && strcmp(olds.items[i].name, b->name) == 0)
+				a = &olds.items[i];
+		same += a != NULL;
+		good = b->what == PART_MEMBER && (a ? a->what == PART_MEMBER && a->at == b->at && a->bits == b->bits &&
+							  same_type(c, a->type, b->type, true)
+						    : is_bytes(c->n, b->type));
+	}
+	good = good && same == olds.n;
+	vec__free(&olds);
+	vec__free(&news);
+	return good;
+}
+
 /* Two types that an object holds at the same place. */
 // NOLINTNEXTLINE(misc-no-recursion): each level is a struct without a name inside another
 void comparer__held(struct comparer *c, uint32_t oid, uint32_t nid, bool value, const char *path, uint64_t at,
@@ -304,6 +340,10 @@ void comparer__held(struct comparer *c, uint32_t oid, uint32_t nid, bool value, 
 	if (same_type(c, oid, nid, value)) {
 		if (!to->quiet && signature_changed(c, oid, nid))
 			REMARK(to, "%s%sthe function it points to has another signature", path, *path ? ": " : "");
+		return;
+	}
+	if (value && gained_bytes(c, os, ns)) {
+		REMARK(to, "%s%scan be used as bytes now", path, *path ? ": " : "");
 		return;
 	}
 	struct shape o, n;
@@ -366,6 +406,13 @@ static int by_place(const void *a, const void *b)
 	return (x->at > y->at) - (x->at < y->at);
 }
 
+/* Bytes without a number, that are called padding: no data. */
+static bool is_end_of_padding(const struct types *t, const struct type_part *p)
+{
+	return p->what == PART_MEMBER && p->name && strstr(p->name, "padding") && types__size(t, p->type) == 0 &&
+	       is_bytes(t, p->type);
+}
+
 /* What only one build has, after the names: renamed in place, or removed and added. */
 // NOLINTNEXTLINE(misc-no-recursion)
 static void compare_rest(struct comparer *c, struct type_part_list *olds, struct type_part_list *news, const char *path,
@@ -397,7 +444,9 @@ static void compare_rest(struct comparer *c, struct type_part_list *olds, struct
 			REMARK(to, "%s%s is called %s now", path, name_of(o), name_of(n));
 			break;
 		}
-		if (!renamed)
+		if (is_end_of_padding(c->o, o))
+			REMARK(to, "%s%s is no longer there, and never was data", path, name_of(o));
+		else if (!renamed)
 			CHANGED(to, o->what == PART_ENUMERATOR ? 0 : o->at + base, "%s%s%s (%s) removed", word_of(o),
 				path, name_of(o), place_of(o, base).s);
 	}

@@ -144,6 +144,68 @@ char *types__stamp(const struct elf_file *e)
 	return stamp;
 }
 
+static void add_constant(const struct elf_file *e, const char *name, vaddr_t at, uint64_t size, constant_symbols *out)
+{
+	const struct elf_section *s = elf_file__section_at(e, at);
+	if (!s || !s->data || (s->h.sh_flags & (SHF_WRITE | SHF_EXECINSTR)) || size == 0 ||
+	    size > s->h.sh_size - (at - s->h.sh_addr))
+		return;
+	struct constant_symbol c = {xstrdup(name), at, size};
+	vec__push(out, c);
+}
+
+/* Of a file whose addresses are those of `e`. */
+static void read_symbols(Elf *elf, const struct elf_file *e, constant_symbols *out)
+{
+	for (Elf_Scn *s = NULL; (s = elf_nextscn(elf, s));) {
+		GElf_Shdr h;
+		Elf_Data *data = gelf_getshdr(s, &h) && h.sh_type == SHT_SYMTAB ? elf_getdata(s, NULL) : NULL;
+		GElf_Sym sym;
+		for (int i = 0; data && gelf_getsym(data, i, &sym); i++) {
+			const char *name = elf_strptr(elf, h.sh_link, sym.st_name);
+			if (name && GELF_ST_TYPE(sym.st_info) == STT_OBJECT && sym.st_shndx != SHN_UNDEF)
+				add_constant(e, name, sym.st_value, sym.st_size, out);
+		}
+	}
+}
+
+/* By address; the longest of several that start alike first. */
+static int by_place(const void *a, const void *b)
+{
+	const struct constant_symbol *x = a, *y = b;
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	if (x->size != y->size)
+		return x->size > y->size ? -1 : 1;
+	return strcmp(x->name, y->name);
+}
+
+void types__constants(const struct elf_file *e, constant_symbols *out)
+{
+	FREE_CLEANUP char *path = xstrdup(DEBUG_FOLDER);
+	Dwfl_Callbacks callbacks;
+	Dwfl *dwfl = begin(&path, &callbacks);
+	struct found f = {0};
+	ERR_CLEANUP struct err *failed = dwfl ? look(dwfl, e, &f) : NULL;
+	if (dwfl && !failed && f.separate && belongs(f.dw, e))
+		read_symbols(dwarf_getelf(f.dw), e, out);
+	dwfl_end(dwfl);
+	for (size_t i = 0; i < e->locals.n; i++) {
+		const struct elf_local *l = &e->locals.items[i];
+		if (l->type == STT_OBJECT)
+			add_constant(e, l->name, l->value, l->size, out);
+	}
+	if (out->n)
+		qsort(out->items, out->n, sizeof(out->items[0]), by_place);
+}
+
+void constant_symbols__free(constant_symbols *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		free(l->items[i].name);
+	vec__free(l);
+}
+
 struct err *types__find(const struct elf_file *e, const char *debug_root, struct types **out)
 {
 	FREE_CLEANUP char *root = debug_root ? realpath(debug_root, NULL) : NULL;
