@@ -47,7 +47,7 @@ struct gate {
 	VEC(struct move) moves;
 	size_t changed, unclear;
 	const struct function *fa, *fb; /* being compared */
-	bool proved;                    /* the types are; only sizes are compared */
+	bool proved;                    /* what they work with is */
 	bool near;                      /* only fields that moved a little count */
 	vaddr_list paired_a, paired_b;  /* their instructions that have a counterpart, sorted */
 	vaddr_list insns_a, insns_b;    /* their instructions, hashed: sorted */
@@ -64,6 +64,12 @@ static void sign(struct gate *g, size_t *count, const char *code, char *text)
 static bool is_same_code(const struct gate *g, int32_t new_function)
 {
 	return g->x->p->match->same_code[new_function];
+}
+
+/* Do types say what this function of the new build works with? Then only sizes are compared. */
+static bool is_proved(const struct gate *g, int32_t new_function)
+{
+	return g->x->p->layout == LAYOUT_PROVED && !g->x->unproved[new_function];
 }
 
 static bool old_is_same_code(const struct gate *g, int32_t old_function)
@@ -284,7 +290,7 @@ static void judge_accesses(struct gate *g)
 	const struct access *all = g->o.new.items;
 	for (size_t i = 0; all && i < g->o.new.n; i++) {
 		const struct access *a = &all[i];
-		if (!is_same_code(g, a->function) && !a->forms_address && !a->call_local)
+		if (!is_same_code(g, a->function) && !is_proved(g, a->function) && !a->forms_address && !a->call_local)
 			judge_access(g, a);
 	}
 }
@@ -365,8 +371,8 @@ static void judge_bits(struct gate *g)
 		const struct bits_picked *b = &g->o.new_bits.items[i];
 		const struct access *x = access_at(g, b->insn);
 		/* an object that cannot be told: the same offset must do, but offset 0 is mostly text */
-		if (is_same_code(g, b->function) || (b->class == CLASS_UNKNOWN && b->offset == 0) ||
-		    (x && x->call_local))
+		if (is_same_code(g, b->function) || is_proved(g, b->function) ||
+		    (b->class == CLASS_UNKNOWN && b->offset == 0) || (x && x->call_local))
 			continue;
 		for (int k = 0; k < 8; k++) {
 			uint8_t bits = (uint8_t)(b->bits >> (8 * k));
@@ -607,6 +613,7 @@ static void compare_functions(struct gate *g)
 			continue;
 		g->fa = &p->live_code->functions.items[old];
 		g->fb = &p->next_code->functions.items[i];
+		g->proved = is_proved(g, (int32_t)i);
 		look_at(p->live_code, g->fa, &g->insns_a, &g->sizes_a);
 		look_at(p->next_code, g->fb, &g->insns_b, &g->sizes_b);
 		align(g);
@@ -615,12 +622,21 @@ static void compare_functions(struct gate *g)
 
 /* ---- the verdict ---- */
 
+/* Is there code that changed and that the types say nothing about? */
+static bool any_unproved(const struct planner *x)
+{
+	bool any = x->p->layout != LAYOUT_PROVED;
+	for (size_t i = 0; i < x->p->next_code->functions.n && !any; i++)
+		any = x->unproved[i];
+	return any;
+}
+
 void gate__judge(struct planner *x)
 {
 	struct gate g = {.x = x};
-	g.proved = x->p->layout == LAYOUT_PROVED;
+	bool proved = !any_unproved(x);
 	if (x->p->counts.changed + x->p->counts.added == 0) { /* no code that could use objects in another way */
-		x->p->layout = g.proved ? LAYOUT_PROVED : LAYOUT_NO_SIGN;
+		x->p->layout = proved ? LAYOUT_PROVED : LAYOUT_NO_SIGN;
 		return;
 	}
 	objects__find(x, &g.o);
@@ -630,11 +646,9 @@ void gate__judge(struct planner *x)
 	list_fields(&g);
 	list_bits(&g);
 	compare_functions(&g);
-	if (!g.proved) {
-		judge_moves(&g);
-		judge_accesses(&g);
-		judge_bits(&g);
-	}
+	judge_moves(&g);
+	judge_accesses(&g);
+	judge_bits(&g);
 	size_t hidden = (g.changed > SIGNS_SHOWN ? g.changed - SIGNS_SHOWN : 0) +
 			(g.unclear > SIGNS_SHOWN ? g.unclear - SIGNS_SHOWN : 0);
 	if (hidden)
@@ -642,7 +656,7 @@ void gate__judge(struct planner *x)
 				hidden);
 	x->p->layout = g.changed   ? LAYOUT_CHANGED
 		       : g.unclear ? LAYOUT_UNCLEAR
-		       : g.proved  ? LAYOUT_PROVED
+		       : proved    ? LAYOUT_PROVED
 				   : LAYOUT_NO_SIGN;
 	free(g.by_insn);
 	free(g.old_by_insn);

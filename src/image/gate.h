@@ -9,8 +9,9 @@
 
 #include "image/planner.h"
 
-/* Judges the update from the debug information of both builds, when both have it for all their code: the layout
- * is proved, or refused with the difference. False: not to be had; the code must tell. */
+/* Judges the update from the debug information of both builds, when both have it for all their code but what did not
+ * change, or is marked in x->unproved for gate__judge(): the layout is proved, or refused with the difference. False:
+ * not to be had; the code must tell. */
 bool proof__judge(struct planner *x);
 
 /* Judges the update from the code of both builds and writes x->p->layout. Needs match, state layout and

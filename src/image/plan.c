@@ -481,6 +481,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	vec__free(&x.changed_values);
 	vec__free(&x.strings);
 	constants__free(&x);
+	free(x.unproved);
 	vec__free(&x.targets);
 	free(x.target_homes);
 	*out = p;

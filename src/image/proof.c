@@ -3,13 +3,28 @@
 #include "image/gate.h"
 #include "image/types.h"
 
-/* All code with an unwind entry, except PLTs: what the types say nothing about would be a hole in the proof. */
-static bool covers_all(const struct types *t, const struct code *c)
+static bool is_covered(const struct types *t, const struct function *f)
 {
-	for (size_t i = 0; i < c->functions.n; i++) {
-		const struct function *f = &c->functions.items[i];
-		if (f->fde && !f->plt && !types__covers(t, f->start))
+	return !f->fde || f->plt || types__covers(t, f->start);
+}
+
+/* What the types say nothing about would be a hole in the proof: all code with an unwind entry, except PLTs and what is
+ * in both builds (assembly, mostly), which uses what it used before. Where such code changed, it is left to be judged
+ * by itself: x->unproved. False: some of it is gone. */
+static bool covers_rest(struct planner *x, const struct types *old, const struct types *new)
+{
+	const struct code *a = x->p->live_code, *b = x->p->next_code;
+	const struct match *m = x->p->match;
+	x->unproved = xcalloc(b->functions.n, sizeof(bool));
+	for (size_t i = 0; i < b->functions.n; i++)
+		x->unproved[i] = !m->same_code[i] && !is_covered(new, &b->functions.items[i]);
+	for (size_t i = 0; i < a->functions.n; i++) {
+		int32_t heir = m->a_to_b[i];
+		if (is_covered(old, &a->functions.items[i]))
+			continue;
+		if (heir < 0)
 			return false;
+		x->unproved[heir] = !m->same_code[heir];
 	}
 	return true;
 }
@@ -48,7 +63,7 @@ bool proof__judge(struct planner *x)
 		e = types__find(x->p->next, NULL, &new);
 	if (!e && (!types__found(old) || !types__found(new)))
 		return false;
-	bool whole = !e && covers_all(old, x->p->live_code) && covers_all(new, x->p->next_code);
+	bool whole = !e && covers_rest(x, old, new);
 	if (!e)
 		e = compare(x, old, new);
 	if (e) { /* damaged debug information proves nothing */
