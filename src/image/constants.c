@@ -50,8 +50,15 @@ void constants__list_targets_of(const struct code *c, vaddr_list *out)
 
 void constants__list_targets(struct planner *x)
 {
-	constants__list_targets_of(x->p->next_code, &x->targets);
-	x->target_homes = xcalloc(x->targets.n, sizeof(vaddr_t));
+	vaddr_list *l = &x->targets;
+	constants__list_targets_of(x->p->next_code, l);
+	size_t n = 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (n == 0 || l->items[n - 1] != l->items[i])
+			l->items[n++] = l->items[i];
+	l->n = n;
+	x->target_homes = xcalloc(n, sizeof(vaddr_t));
+	x->target_lives = xcalloc(n, sizeof(vaddr_t));
 }
 
 /* What was decided for the constant at `a` before; every constant asked for is a target. */
@@ -166,9 +173,10 @@ static bool same_around(const struct elf_section *a, uint64_t at_a, const struct
 
 /* ---- what code does with addresses ---- */
 
-/* What a register holds: an address that this build's code has formed, from that of a constant (or 0). */
+/* What a register holds: an address that this build's code has formed, from that of a constant (or 0), or a negative
+ * number. */
 struct formed {
-	bool any;
+	bool any, negative;
 	vaddr_t from;
 };
 
@@ -183,10 +191,12 @@ static struct formed formed_by(const struct formed *reg, const struct insn *i, c
 		return reg[d->src];
 	if (d->op == OP_ADD)
 		return reg[d->dst];
+	if (d->op == OP_SET)
+		return (struct formed){.negative = d->imm < 0};
 	if (d->op != OP_ADDRESS)
 		return (struct formed){0};
 	if (i->takes_address)
-		return (struct formed){true, i->target};
+		return (struct formed){.any = true, .from = i->target};
 	struct formed base = held_by(reg, d->base);
 	return base.any ? base : held_by(reg, d->index);
 }
@@ -219,6 +229,38 @@ static void note_use(const struct formed *reg, const struct insn_detail *d, stru
 	}
 }
 
+/* Is what lies at the address accessed, or behind it? Not so with an end, from which one counts back. */
+static bool is_start_in(const struct formed *reg, const struct insn_detail *d, vaddr_t a)
+{
+	bool base = d->base != REG_NONE && reg[d->base].from == a;
+	bool index = d->index != REG_NONE && reg[d->index].from == a;
+	if (!d->has_mem || d->op == OP_ADDRESS || d->disp < 0 || !(base || index))
+		return false;
+	int other = base ? d->index : d->base;
+	return other == REG_NONE || !reg[other].negative;
+}
+
+/* From where `a` was taken on, as far as is known of the register: is it used as a start? */
+static bool is_used_as_start(const struct code *c, const struct function *f, vaddr_t taken, vaddr_t a)
+{
+	struct formed reg[REG_COUNT] = {0};
+	struct insn i;
+	struct insn_detail d;
+	bool held = true;
+	for (vaddr_t at = taken; at < f->end && held; at += i.len) {
+		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
+		if (!p || !insn__detail(p, f->end - at, at, &i, &d))
+			return false;
+		if (is_start_in(reg, &d, a))
+			return true;
+		step(reg, &i, &d);
+		held = false;
+		for (int r = 0; r < REG_COUNT; r++)
+			held = held || reg[r].from == a;
+	}
+	return false;
+}
+
 static void list_uses_in(const struct code *c, const struct function *f, struct uses *u)
 {
 	struct formed reg[REG_COUNT] = {0};
@@ -242,15 +284,32 @@ static void list_uses(const struct code *c, struct uses *u)
 			any = c->refs.items[k].kind == REF_ADDRESS && is_constant(c->elf, c->refs.items[k].target);
 		if (any)
 			list_uses_in(c, f, u);
+		for (uint32_t k = f->first_ref; any && k < f->first_ref + f->n_refs; k++) {
+			const struct ref *r = &c->refs.items[k];
+			if (r->kind != REF_ADDRESS || !is_constant(c->elf, r->target))
+				continue;
+			vec__push(&u->taken, r->target);
+			if (!is_used_as_start(c, f, r->insn, r->target))
+				vec__push(&u->ends, r->target);
+		}
 	}
+	for (size_t i = 0; i < c->elf->relocs.n; i++)
+		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE) {
+			vec__push(&u->taken, (vaddr_t)c->elf->relocs.items[i].addend);
+			vec__push(&u->ends, (vaddr_t)c->elf->relocs.items[i].addend);
+		}
+	vaddr_list__sort(&u->taken);
 	vaddr_list__sort(&u->compared);
 	vaddr_list__sort(&u->indexed);
+	vaddr_list__sort(&u->ends);
 }
 
 static void free_uses(struct uses *u)
 {
 	vec__free(&u->compared);
 	vec__free(&u->indexed);
+	vec__free(&u->taken);
+	vec__free(&u->ends);
 }
 
 void constants__free(struct planner *x)
@@ -500,15 +559,21 @@ static bool is_kept_end(struct planner *x, vaddr_t next, vaddr_t live)
 	if (!live || !is_constant(x->p->live, live))
 		return false;
 	know_symbols(x);
-	know_uses(x);
 	return is_compared(x, next, live) && same_end(x, next, live);
 }
 
 static vaddr_t keep(struct planner *x, vaddr_t next, vaddr_t live)
 {
-	struct live_const kept = {next, home_of_live(x, live)};
-	vec__push(&x->p->consts, kept);
-	return kept.home;
+	x->target_lives[decided(x, next) - x->target_homes] = live;
+	return home_of_live(x, live);
+}
+
+static void refuse(struct planner *x, vaddr_t next)
+{
+	planner__refuse(x, "constant-unclear",
+			"the address of a constant at 0x%lx of the new build is compared with others, and whether it "
+			"changed cannot be told",
+			next);
 }
 
 vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
@@ -519,11 +584,12 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 	const struct elf_section *a = elf_file__section_at(n, next);
 	uint64_t at_a = next - a->h.sh_addr;
 	vaddr_t *home = decided(x, next);
-	if (home && !*home && is_kept_end(x, next, live))
-		*home = keep(x, next, live);
-	if (home && *home)
-		return *home != REFUSED ? *home : 0;
-	if (!home || is_jump_table(n, a->data + at_a, a->h.sh_size - at_a, next))
+	if (!home || *home || x->constants_settled)
+		return home && *home != REFUSED ? *home : 0;
+	know_uses(x);
+	if (is_kept_end(x, next, live))
+		return *home = keep(x, next, live);
+	if (is_jump_table(n, a->data + at_a, a->h.sh_size - at_a, next) && !(live && is_compared(x, next, live)))
 		return 0;
 	if (!live)
 		live = only_string(x, a, at_a);
@@ -531,7 +597,6 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 		return 0;
 	const struct elf_section *b = elf_file__section_at(l, live);
 	uint64_t at_b = live - b->h.sh_addr;
-	know_uses(x);
 	know_symbols(x);
 	size_t n_bytes = extent(x, next, a);
 	enum sameness same = same_in_object(x, next, live) ? SAME : compare(x, a, at_a, b, at_b, n_bytes);
@@ -540,13 +605,96 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 		same = is_compared(x, next, live) ? UNCLEAR : DIFFERENT;
 	if (same == UNCLEAR) {
 		*home = REFUSED;
-		planner__refuse(x, "constant-unclear",
-				"the address of a constant at 0x%lx of the new build is compared with others, and "
-				"whether it changed cannot "
-				"be told",
-				next);
+		refuse(x, next);
 	}
 	if (same != SAME)
 		return 0;
 	return *home = keep(x, next, live);
+}
+
+/* ---- one with its neighbours ---- */
+
+/* May the constant that begins at target i end where `next` begins, the next one whose address is taken? Then the
+ * address of that one may stand for the end. */
+static bool may_end_at(struct planner *x, size_t i, size_t next)
+{
+	vaddr_t a = x->targets.items[i], b = x->targets.items[next];
+	const struct elf_section *s = elf_file__section_at(x->p->next, a);
+	const struct constant_symbol *o = object_at(&x->symbols, a);
+	if (o && o->at + o->size != b)
+		return o->at + o->size > b;
+	if (!vaddr_list__has(&x->uses.ends, b))
+		return false;
+	return vaddr_list__has(&x->uses.indexed, a) || !literal_len(x, s, a - s->h.sh_addr, true);
+}
+
+static bool has_home(const struct planner *x, size_t i)
+{
+	return x->target_homes[i] && x->target_homes[i] != REFUSED;
+}
+
+static bool go_together(const struct planner *x, size_t i, size_t k)
+{
+	const vaddr_t *t = x->targets.items, *home = x->target_homes;
+	return has_home(x, i) == has_home(x, k) && (!has_home(x, i) || home[k] - home[i] == t[k] - t[i]);
+}
+
+/* The end of the constant at target i; 0 when it is nothing else that is referred to by its address. */
+static size_t next_of(const struct planner *x, size_t i)
+{
+	size_t k = i + 1;
+	while (k < x->targets.n && !vaddr_list__has(&x->uses.taken, x->targets.items[k]))
+		k++;
+	return k < x->targets.n && vaddr_list__has(&x->uses.taken, x->targets.items[i]) ? k : 0;
+}
+
+static void give_copy(struct planner *x, size_t i)
+{
+	if (!has_home(x, i))
+		return;
+	if (is_compared(x, x->targets.items[i], x->target_lives[i])) {
+		refuse(x, x->targets.items[i]);
+		x->target_homes[i] = REFUSED;
+	} else {
+		x->target_homes[i] = 0;
+	}
+}
+
+void constants__settle(struct planner *x)
+{
+	size_t n = x->targets.n;
+	size_t *end = x->target_ends = xcalloc(n + 1, sizeof(size_t));
+	for (size_t i = 0; i < n; i++)
+		(void)constants__home(x, x->targets.items[i], 0);
+	know_symbols(x);
+	know_uses(x);
+	for (size_t i = 0; i < n; i++) {
+		size_t next = next_of(x, i);
+		end[i] = next && may_end_at(x, i, next) ? next : 0;
+	}
+	/* up and down: what is given a copy takes its neighbours with it */
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t k = 0; k < n; k++) {
+			size_t i = pass ? n - 1 - k : k;
+			if (end[i] && !go_together(x, i, end[i])) {
+				give_copy(x, i);
+				give_copy(x, end[i]);
+			}
+		}
+	for (size_t i = 0; i < n; i++)
+		if (has_home(x, i)) {
+			struct live_const kept = {x->targets.items[i], x->target_homes[i]};
+			vec__push(&x->p->consts, kept);
+		}
+	x->constants_settled = true;
+}
+
+bool constants__may_keep(const struct planner *x, vaddr_t next, vaddr_t older)
+{
+	size_t i = vaddr_list__from(&x->targets, next), before = i;
+	if (i == x->targets.n || x->targets.items[i] != next)
+		return false;
+	while (before > 0 && !vaddr_list__has(&x->uses.taken, x->targets.items[before - 1]))
+		before--;
+	return x->target_homes[i] == older || !(x->target_ends[i] || (before > 0 && x->target_ends[before - 1] == i));
 }

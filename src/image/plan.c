@@ -484,6 +484,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 	free(x.unproved);
 	vec__free(&x.targets);
 	free(x.target_homes);
+	free(x.target_lives);
+	free(x.target_ends);
 	*out = p;
 	return NULL;
 }

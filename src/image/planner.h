@@ -66,6 +66,8 @@ struct agreement {
 struct uses {
 	vaddr_list compared; /* with others that it did not form itself */
 	vaddr_list indexed;  /* something is added to them */
+	vaddr_list taken;    /* all whose address is taken */
+	vaddr_list ends;     /* may be ends: they are not used as starts wherever they are taken */
 };
 
 struct planner {
@@ -77,6 +79,9 @@ struct planner {
 	size_t disagreements;  /* references of unchanged code that lead elsewhere than before */
 	vaddr_list targets;    /* what next refers to outside code and state, sorted: bounds of constants */
 	vaddr_t *target_homes; /* the older home decided for each of them, or 0 */
+	vaddr_t *target_lives; /* and what is there in live */
+	size_t *target_ends;   /* which other one may be its end, or 0 */
+	bool constants_settled;
 	VEC(struct known_string) strings;
 	struct agreement agreement; /* the last that was found */
 	struct vrange texts;        /* the last run of texts that was found in next's constants */
@@ -135,6 +140,11 @@ void contents__settle(struct planner *x);
  * not known), when both hold the same; 0 when it has none and the image's own copy is to be used. */
 vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live);
 void constants__list_targets(struct planner *x);
+/* Once constants__home() was asked for whatever is known to correspond to something in live: decides about all others,
+ * and for those that may be the ends of one another. From then on it answers what was decided. */
+void constants__settle(struct planner *x);
+/* May code that stays use the constant `next` at an older address, while other code uses what was decided? */
+bool constants__may_keep(const struct planner *x, vaddr_t next, vaddr_t older);
 /* The constants of a build that anything refers to, sorted. */
 void constants__list_targets_of(const struct code *c, vaddr_list *out);
 void constants__free(struct planner *x);

@@ -627,6 +627,24 @@ static void rebind_code_address(struct planner *x, const struct ref *r)
 	}
 }
 
+/* The place of live that corresponds to a word of next's data, or 0. */
+static vaddr_t place_in_live(const struct planner *x, vaddr_t next)
+{
+	const struct state_section *s = layout__section(x, next);
+	if (s && s->by_object) {
+		const struct static_object *o = statics__object_at(x, next);
+		return o && o->live ? o->live + (next - o->at) : 0;
+	}
+	return s && s->live ? s->live + (next - s->start) : 0;
+}
+
+/* The relocation of live for the word that one of next is for, or NULL. */
+static const struct elf_reloc *reloc_in_live(const struct planner *x, const struct elf_reloc *r)
+{
+	vaddr_t there = place_in_live(x, r->where);
+	return there ? elf_file__reloc_at(x->p->live, there) : NULL;
+}
+
 /* First of all, so that a constant has one address for all who take it, whether it is known what the old build has in
  * their place or not. */
 static void decide_constants(struct planner *x)
@@ -636,6 +654,12 @@ static void decide_constants(struct planner *x)
 		if (r->kind == REF_ADDRESS && old)
 			(void)constants__home(x, r->target, old->target);
 	}
+	for (size_t i = 0; i < x->p->next->relocs.n; i++) {
+		const struct elf_reloc *r = &x->p->next->relocs.items[i], *old = reloc_in_live(x, r);
+		if (r->type == R_X86_64_RELATIVE && old && old->type == R_X86_64_RELATIVE)
+			(void)constants__home(x, (vaddr_t)r->addend, (vaddr_t)old->addend);
+	}
+	constants__settle(x);
 }
 
 static void rebind_constant(struct planner *x, const struct ref *r)
@@ -746,23 +770,12 @@ static void rebind_unwind(struct planner *x)
 
 /* ---- read-only data ---- */
 
-/* The place of live that corresponds to a word of next's data, or 0. */
-static vaddr_t place_in_live(const struct planner *x, vaddr_t next)
-{
-	const struct state_section *s = layout__section(x, next);
-	if (s && s->by_object) {
-		const struct static_object *o = statics__object_at(x, next);
-		return o && o->live ? o->live + (next - o->at) : 0;
-	}
-	return s && s->live ? s->live + (next - s->start) : 0;
-}
-
 /* What the word that a RELATIVE relocation of next fills is to hold; false, and a refusal, when nobody knows. */
 static bool relative_value(struct planner *x, const struct elf_reloc *r, vaddr_t *value, bool *in_image)
 {
 	struct plan *p = x->p;
-	vaddr_t to = elf_file__behind_stub(p->next, (vaddr_t)r->addend), there = place_in_live(x, r->where);
-	const struct elf_reloc *old = there ? elf_file__reloc_at(p->live, there) : NULL;
+	vaddr_t to = elf_file__behind_stub(p->next, (vaddr_t)r->addend);
+	const struct elf_reloc *old = reloc_in_live(x, r);
 	vaddr_t was = old && old->type == R_X86_64_RELATIVE ? (vaddr_t)old->addend : 0;
 	*in_image = false;
 	if (code__function_starting(p->next_code, to)) {

@@ -281,7 +281,7 @@ static bool same_reference(struct comparison *c, const struct function *fa, cons
 	if (ra->kind == REF_MEMORY)
 		return same_operand(c, to_a, to_b, rb);
 	bool same = same_jump_table(c, fa, to_a, to_b, &table);
-	return table ? same : same_constants(c, to_a, to_b);
+	return table ? same : same_constants(c, to_a, to_b) && constants__may_keep(c->x, to_b, to_a);
 }
 
 /* ---- exceptions ---- */
