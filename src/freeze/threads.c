@@ -77,7 +77,7 @@ static struct err *try_asleep(struct threads *t, struct thread *th)
 	if (ranges__have(opt->inside, opt->n_inside, th->view.pc) ||
 	    ranges__have(opt->suspects, opt->n_suspects, th->view.pc))
 		return may_be_stopped(t, th, "it is inside the code to be replaced");
-	if (opt->strict && th->view.state == THREAD_SLEEPING)
+	if (opt->strict)
 		return may_be_stopped(t, th, "it sleeps in a call that a stop would disturb");
 
 	/* look, scan, look again */

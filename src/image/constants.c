@@ -691,7 +691,10 @@ void constants__settle(struct planner *x)
 
 bool constants__may_keep(const struct planner *x, vaddr_t next, vaddr_t older)
 {
+	const struct elf_file *v = x->p->vapi, *n = x->p->next;
 	size_t i = vaddr_list__from(&x->targets, next), before = i;
+	if (build_id__equal(v->build_id, v->build_id_len, n->build_id, n->build_id_len))
+		return true; /* nothing moves */
 	if (i == x->targets.n || x->targets.items[i] != next)
 		return false;
 	while (before > 0 && !vaddr_list__has(&x->uses.taken, x->targets.items[before - 1]))

@@ -26,16 +26,36 @@ static const struct function *heir_of(const struct comparison *c, size_t i)
 
 /* ---- what moves with it ---- */
 
-/* Does control run out of the function's end into what follows? Behind a call nothing follows: it does not return. */
+/* Does a call return? Not when nothing in the function that is called does (what is imported and called last, like
+ * abort(3), does not). RET: Intel SDM volume 2, C3 and C2. */
+static bool may_come_back(const struct code *c, const struct insn *call)
+{
+	const struct function *f = call->flow == FLOW_CALL ? code__function_at(c, call->target) : NULL;
+	struct insn i;
+	if (!f || f->plt)
+		return false;
+	for (vaddr_t a = f->start; a < f->end; a += i.len) {
+		const uint8_t *p = elf_file__at(c->elf, a, f->end - a);
+		if (!p || !insn__decode(p, f->end - a, a, &i))
+			return true;
+		if (i.flow == FLOW_STOP && (p[0] == 0xc3 || p[0] == 0xc2))
+			return true;
+	}
+	return false;
+}
+
+/* Does control run out of the function's end into what follows? */
 static bool falls_through(const struct comparison *c, const struct function *f)
 {
-	struct insn i = {.flow = FLOW_STOP};
+	struct insn i = {.flow = FLOW_STOP}, last = i;
 	for (vaddr_t a = f->start; a < f->end; a += i.len) {
 		const uint8_t *p = elf_file__at(c->a->elf, a, f->end - a);
 		if (!p || !insn__decode(p, f->end - a, a, &i))
 			return true;
+		if (!i.is_nop)
+			last = i;
 	}
-	return i.flow == FLOW_NEXT ? !i.is_nop : i.flow == FLOW_BRANCH;
+	return last.flow == FLOW_NEXT || last.flow == FLOW_BRANCH || may_come_back(c->a, &last);
 }
 
 /* Index of the first of its ways, if it has any. */
@@ -277,25 +297,37 @@ static void check_callers(const struct comparison *c)
 
 /* ---- old code that is left ---- */
 
-/* Does a reference lead to the bytes of a jump? */
-static bool meets_jump(const struct plan *p, vaddr_t to)
+static bool is_in_jump(const struct entry_jump *jumps, size_t n, vaddr_t to)
 {
-	size_t lo = 0, hi = p->jumps.n;
+	size_t lo = 0, hi = n;
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
-		if (p->jumps.items[mid].entry + ARCH_JUMP_SIZE <= to)
+		if (jumps[mid].entry + ARCH_JUMP_SIZE <= to)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	return lo < p->jumps.n && p->jumps.items[lo].entry <= to;
+	return lo < n && jumps[lo].entry <= to;
+}
+
+/* Does a reference lead to the bytes of a jump that runs now? */
+static bool meets_live_jump(const struct comparison *c, vaddr_t to)
+{
+	const struct live_map *m = c->x->map;
+	return m && is_in_jump(m->jumps, m->n_jumps, to);
+}
+
+/* To those of one that is to be written, or goes another way afterwards? */
+static bool meets_jump(const struct comparison *c, vaddr_t to)
+{
+	return is_in_jump(c->x->p->jumps.items, c->x->p->jumps.n, to) || meets_live_jump(c, to);
 }
 
 /* A landing pad of an indirect branch may be in front of the jump. */
 static bool comes_to_jump(const struct comparison *c, vaddr_t to)
 {
 	const struct function *g = code__function_starting(c->a, to);
-	return meets_jump(c->x->p, to) || (g && meets_jump(c->x->p, place_of_jump(c, g)));
+	return meets_jump(c, to) || (g && meets_jump(c, place_of_jump(c, g)));
 }
 
 /* Does a function that stays lead to a jump, by what has been found so far? */
@@ -342,21 +374,42 @@ static bool any_return_into_jump(const struct comparison *c)
 			const uint8_t *p = elf_file__at(c->a->elf, a, f->end - a);
 			if (!p || !insn__decode(p, f->end - a, a, &n))
 				return true;
-			if ((n.flow == FLOW_CALL || n.flow == FLOW_CALL_INDIRECT) && meets_jump(c->x->p, a + n.len))
+			if ((n.flow == FLOW_CALL || n.flow == FLOW_CALL_INDIRECT) && meets_jump(c, a + n.len))
 				return true;
 		}
 	}
 	return false;
 }
 
-/* Would old code that moved, were somebody to go on in it, come to a jump? Of code of an earlier update it is not known
- * which calls lead to the loaded library's functions. */
+/* Would code of an earlier update, were somebody to go on in it, come to a jump by a function of vapi that it calls at
+ * its old place? What vapi has not, and what moved with it, it calls directly. */
+static bool earlier_leads_to_jump(const struct comparison *c, const bool *leads)
+{
+	const struct plan *p = c->x->p;
+	bool found = false;
+	if (p->live == p->vapi)
+		return false;
+	struct match *m = match__make(c->a, p->live_code);
+	for (size_t i = 0; i < p->live_code->refs.n && !found; i++) {
+		const struct ref *r = &p->live_code->refs.items[i];
+		vaddr_t to = elf_file__behind_stub(p->live, r->target);
+		const struct function *g = code__function_at(p->live_code, to);
+		int32_t old = g ? m->b_to_a[index_of(p->live_code, g)] : -1;
+		if ((r->kind == REF_CALL || r->kind == REF_JUMP) && old >= 0)
+			found = leads[old] && !meets_live_jump(c, place_of_jump(c, &c->a->functions.items[old]));
+	}
+	match__free(m);
+	return found;
+}
+
+/* Would old code, were somebody to go on in it, come to a jump? */
 static void look_for_entanglement(const struct comparison *c)
 {
 	struct plan *p = c->x->p;
 	FREE_CLEANUP bool *leads = xcalloc(c->a->functions.n, sizeof(bool));
-	p->entangled = (p->live != p->vapi && p->jumps.n) || any_return_into_jump(c);
-	for (bool more = p->jumps.n && !p->entangled; more;) {
+	bool any = p->jumps.n || (c->x->map && c->x->map->n_jumps);
+	p->entangled = any_return_into_jump(c);
+	for (bool more = any && !p->entangled; more;) {
 		more = false;
 		for (size_t i = 0; i < c->a->functions.n; i++) {
 			const struct function *f = &c->a->functions.items[i];
@@ -364,6 +417,7 @@ static void look_for_entanglement(const struct comparison *c)
 				more = leads[i] = true;
 		}
 	}
+	p->entangled = p->entangled || earlier_leads_to_jump(c, leads);
 	for (size_t i = 0; i < c->a->functions.n && !p->entangled; i++)
 		p->entangled = c->moves[i] && (leads[i] || loops_to_jump(c, &c->a->functions.items[i]));
 }
@@ -373,7 +427,7 @@ static void look_for_entanglement(const struct comparison *c)
 static void check_held(const struct comparison *c)
 {
 	const struct plan *p = c->x->p;
-	for (uint32_t i = 0; i < p->vapi->vapi.n_slots && p->jumps.n; i++)
+	for (uint32_t i = 0; i < p->vapi->vapi.n_slots; i++)
 		if (p->slots[i] == SLOT_HELD) {
 			planner__refuse(
 			    c->x, "function-held",
@@ -429,9 +483,10 @@ static void list_pages(const struct comparison *c)
 		vaddr_t last = i ? all.items[i - 1] : 0;
 		if (i && all.items[i] == last)
 			continue;
-		/* pages in between go with them: a mapping costs more than a page of a shared file */
-		for (vaddr_t a = last + LLU_PAGE;
-		     i && all.items[i] - last <= GAP_MAX * (vaddr_t)LLU_PAGE && a < all.items[i]; a += LLU_PAGE)
+		/* pages of code in between go with them: a mapping costs more than a page of a shared file */
+		bool near = i && all.items[i] - last <= GAP_MAX * (vaddr_t)LLU_PAGE &&
+			    elf_file__segment(p->vapi, last) == elf_file__segment(p->vapi, all.items[i]);
+		for (vaddr_t a = last + LLU_PAGE; near && a < all.items[i]; a += LLU_PAGE)
 			vec__push(&p->pages, a);
 		vec__push(&p->pages, all.items[i]);
 	}

@@ -145,8 +145,9 @@ static struct err *room_on_stack(struct tracee *t, const struct borrow_plain *pl
 	return NULL;
 }
 
-/* Writes what the thread finds on its way home. */
-static struct err *write_frame(struct tracee *t, const struct errand *x, const struct arch_regs *cooked, taddr_t *sp)
+/* Writes what the thread finds on its way home, to *at; on its own stack *there is what was there before. */
+static struct err *write_frame(struct tracee *t, const struct errand *x, const struct arch_regs *cooked, uint8_t *there,
+			       taddr_t *at, taddr_t *sp)
 {
 	uint64_t mask = 0;
 	FREE_CLEANUP uint8_t *xstate = NULL;
@@ -154,16 +155,17 @@ static struct err *write_frame(struct tracee *t, const struct errand *x, const s
 	TRY(tracee__sigmask(t, &mask));
 	TRY(tracee__xstate(t, &xstate, &len));
 	FREE_CLEANUP uint8_t *frame = xcalloc(1, ARCH_SIGFRAME_MAX);
-	taddr_t at;
 	if (x->place)
-		at = taddr_add(x->place->scratch, x->place->scratch_len - ARCH_SIGFRAME_MAX);
+		*at = taddr_add(x->place->scratch, x->place->scratch_len - ARCH_SIGFRAME_MAX);
 	else
-		TRY(room_on_stack(t, x->plain, &at));
+		TRY(room_on_stack(t, x->plain, at));
 	const char *why =
-	    arch_sigframe__write(frame, ARCH_SIGFRAME_MAX, at, cooked, mask, xstate, len, x->sigreturn_at, sp);
+	    arch_sigframe__write(frame, ARCH_SIGFRAME_MAX, *at, cooked, mask, xstate, len, x->sigreturn_at, sp);
 	if (why)
 		return process__err(t->p, t->tid, ERR_REFUSED, 0, NULL, "%s", why);
-	return process__write(t->p, at, frame, ARCH_SIGFRAME_MAX);
+	if (there)
+		TRY(process__read(t->p, *at, there, ARCH_SIGFRAME_MAX));
+	return process__write(t->p, *at, frame, ARCH_SIGFRAME_MAX);
 }
 
 /* Runs to the next stop that matters: of the system-call kind, or the end. Stops by job control
@@ -268,13 +270,15 @@ static struct err *borrow(struct tracee *t, const struct errand *x, bool *home)
 {
 	const struct arch_regs raw = t->regs;
 	struct arch_regs cooked = raw;
+	FREE_CLEANUP uint8_t *there = x->place ? NULL : xmalloc(ARCH_SIGFRAME_MAX);
+	taddr_t at = {0};
 	struct arch_regs away = raw;
 	struct arch_batch_entry first = {0};
 	taddr_t sp = {0};
 	int64_t result = 0;
 
 	arch_regs__cook(&cooked);
-	struct err *e = write_frame(t, x, &cooked, &sp);
+	struct err *e = write_frame(t, x, &cooked, there, &at, &sp);
 	if (!e)
 		e = prepare_call(t, x, &first);
 	arch_regs__make_call(&away, x->syscall_at, sp, first.nr, first.arg);
@@ -295,6 +299,8 @@ static struct err *borrow(struct tracee *t, const struct errand *x, bool *home)
 	if (!e)
 		e = go_home(t, &raw, &cooked);
 	*home = e == NULL;
+	if (!e && there)
+		e = process__write(t->p, at, there, ARCH_SIGFRAME_MAX);
 	/* After an error too: what it has is the way home. */
 	(void)tracee__release(t, clock_deadline(STEP_MS));
 	if (!e && x->place)

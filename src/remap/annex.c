@@ -11,6 +11,7 @@
 #include "image/vapi_file.h"
 #include "inject/borrow.h"
 #include "remap/bring.h"
+#include "remap/group.h"
 #include "remap/linkmap.h"
 
 /* Distances of 32 bits, with something to spare for what lies at the ends. */
@@ -210,12 +211,46 @@ static bool is_plain(void *unwinder, const struct process *p, const struct arch_
 	return first_stack__is_plain(unwinder, p, regs);
 }
 
+/* Does it import what coroutines are made with? Some of them are parked below the frames of who made them. */
+static bool imports_switches(const struct elf_file *e)
+{
+	static const char *const names[] = {"setjmp",     "_setjmp",     "sigsetjmp",   "__sigsetjmp",
+					    "getcontext", "makecontext", "swapcontext", "setcontext"};
+	for (size_t i = 1; i < e->n_symbols; i++)
+		for (size_t k = 0; e->symbols[i].s.st_shndx == SHN_UNDEF && k < sizeof(names) / sizeof(names[0]); k++)
+			if (strcmp(e->symbols[i].name, names[k]) == 0)
+				return true;
+	return false;
+}
+
+static bool may_have_coroutines(const struct process *p)
+{
+	LINKMAP_CLEANUP struct linkmap *map = NULL;
+	ERR_CLEANUP struct err *e = linkmap__read(p, &map);
+	for (size_t i = 0; !e && i < linkmap__count(map); i++) {
+		const struct linkmap_object o = linkmap__object(map, i);
+		const struct elf_file *file = NULL;
+		if (!o.mapping || !o.mapping->inode)
+			continue; /* the kernel's own */
+		e = linkmap__file(map, i, &file);
+		if (!e && !group__is_glibc(file->soname) && imports_switches(file))
+			return true;
+	}
+	return e != NULL;
+}
+
 static struct err *borrow_calls(const struct process *p, struct arch_batch_entry *calls, size_t n, int timeout_ms)
 {
+	struct err *e = borrow__calls(p, calls, n, NULL, 0);
+	if (!e || err__kind(e) != ERR_RETRY)
+		return e;
+	err__free(e);
+	if (may_have_coroutines(p))
+		return borrow__calls(p, calls, n, NULL, timeout_ms);
 	struct unwinder *u;
 	TRY(unwinder__new(p, &u));
 	const struct borrow_plain plain = {is_plain, u};
-	struct err *e = borrow__calls(p, calls, n, &plain, timeout_ms);
+	e = borrow__calls(p, calls, n, &plain, timeout_ms);
 	unwinder__free(u);
 	return e;
 }

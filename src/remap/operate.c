@@ -19,7 +19,8 @@ enum {
 	PAUSE_FIRST_MS = 2, /* between two attempts to freeze, doubled up to */
 	PAUSE_LAST_MS = 100,
 	MEMORY_SPARE = 1 << 20, /* for pages that replace others, page tables, the hand */
-	LOOK_MAX = 64 << 20,    /* of memory, while the process stands still */
+	LOOK_MAX = 256 << 20,   /* of memory, while the process stands still */
+	LOOK_MS = 60000,        /* for all of it, while the process runs */
 	MAPPINGS_SPARE = 64,    /* an image's segments, and both sides of each page that is replaced */
 };
 
@@ -346,12 +347,10 @@ static bool is_entangled(const struct target *t, const struct group *g)
 	return false;
 }
 
-/* Is anybody parked in old code that would not do beside the new? In a freeze. Pointers to functions are no sign: what
- * would be gone on with lies behind a start. */
-static struct err *check_parked(const struct target *t, const trange_list *inside)
+/* The words that lead into these ranges, from memory that is no thread's stack. `still`: in a freeze. */
+static struct err *find_words(const struct target *t, const trange_list *ranges, bool still, holder_list *found)
 {
 	trange_list skip = {0};
-	holder_list found = {0};
 	for (size_t i = 0; i < t->libraries.n; i++) {
 		const struct loaded *l = &t->libraries.items[i];
 		const struct vapi_note *v = &l->vapi->vapi;
@@ -359,24 +358,38 @@ static struct err *check_parked(const struct target *t, const trange_list *insid
 			vec__push(&skip,
 				  (struct trange){loaded__at(l, v->table), loaded__at(l, v->scratch + v->scratch_len)});
 	}
-	struct holders_query q = {.ranges = inside->items,
-				  .n_ranges = inside->n,
+	struct holders_query q = {.ranges = ranges->items,
+				  .n_ranges = ranges->n,
 				  .skip = skip.items,
 				  .n_skip = skip.n,
 				  .pointer_guard = holders__pointer_guard(t->process, hand__thread_pointer(t->hand)),
-				  .deadline = clock_deadline(STOP_MS * 100),
-				  .still = true,
-				  .bytes_max = LOOK_MAX};
-	struct err *e = holders__find(t->process, &q, &found);
+				  .deadline = clock_deadline(still ? STOP_MS * 100 : LOOK_MS),
+				  .still = still,
+				  .bytes_max = still ? LOOK_MAX : 0};
+	struct err *e = holders__find(t->process, &q, found);
+	vec__free(&skip);
+	return e;
+}
+
+static struct err *is_parked(const struct target *t, const struct holder *h)
+{
+	return err__new(ERR_RETRY, 0, process__name(t->process), NULL,
+			"an address in the old code is at 0x%lx: a parked stack or context?", h->at.v);
+}
+
+/* Is anybody parked in old code that would not do beside the new? In a freeze. Pointers to functions are no sign: what
+ * would be gone on with lies behind a start. */
+static struct err *check_parked(const struct target *t, const trange_list *inside)
+{
+	holder_list found = {0};
+	struct err *e = find_words(t, inside, true, &found);
 	for (size_t i = 0; !e && i < found.n; i++) {
 		const struct holder *h = &found.items[i];
 		struct trange r = inside->items[h->range];
 		if (h->to.v > r.start.v && h->to.v < r.end.v)
-			e = err__new(ERR_RETRY, 0, process__name(t->process), NULL,
-				     "an address in the old code is at 0x%lx: a parked stack or context?", h->at.v);
+			e = is_parked(t, h);
 	}
 	vec__free(&found);
-	vec__free(&skip);
 	return e;
 }
 
@@ -471,6 +484,7 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 	struct freeze *frozen = NULL;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
 	TRY(tell_loader(t, g));
+	TRY(process__shares_memory(t->process, false)); /* it is a while since begin() asked */
 	list_live_ranges(t, g, &old);
 	list_functions(t, g, &functions);
 	struct freeze_options f = {.inside = old.items,
@@ -512,6 +526,51 @@ static struct err *attempt(struct target *t, const struct group *g, const struct
 	}
 }
 
+/* Is `a` behind the start of an entry? In address order. */
+static bool is_within(const trange_list *entries, taddr_t a)
+{
+	size_t lo = 0, hi = entries->n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (entries->items[mid].end.v <= a.v)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < entries->n && entries->items[lo].start.v < a.v;
+}
+
+/* A context that a signal handler has left may be parked between any two instructions, also within the bytes that are
+ * to become a jump. While the process runs: in the freeze it would take too long. */
+static struct err *check_entries(const struct target *t, struct result *r)
+{
+	trange_list entries = {0}, all = {0};
+	holder_list found = {0};
+	surgery__entries(r->surgery, &entries);
+	if (!entries.n)
+		return NULL;
+	vec__push(&all, (struct trange){entries.items[0].start, entries.items[entries.n - 1].end});
+	struct err *e = find_words(t, &all, false, &found);
+	for (size_t i = 0; !e && i < found.n; i++)
+		if (is_within(&entries, found.items[i].to))
+			e = is_parked(t, &found.items[i]);
+	vec__free(&found);
+	vec__free(&all);
+	vec__free(&entries);
+	return e;
+}
+
+/* Where nobody may be parked in old code at all, that is asked in the freeze. */
+static struct err *check_all_entries(struct target *t, const struct group *g, const struct update_options *opt)
+{
+	if (is_entangled(t, g) || !writes_code(t, g))
+		return NULL;
+	TRY(raise_hand(t, g, opt->timeout_s));
+	for (size_t i = 0; i < g->n; i++)
+		TRY(check_entries(t, target__member(t, g, i)));
+	return NULL;
+}
+
 static struct err *exchange(struct target *t, const struct group *g, const struct update_options *opt, bool *committed)
 {
 	struct exchange *x;
@@ -519,6 +578,7 @@ static struct err *exchange(struct target *t, const struct group *g, const struc
 	for (size_t i = 0; i < g->n; i++)
 		members[i] = target__member(t, g, i)->surgery;
 	TRY(write_journal(t, g, JOURNAL_EXCHANGE));
+	TRY(check_all_entries(t, g, opt));
 	TRY(exchange__new(members, g->n, &x));
 	struct err *e = attempt(t, g, opt, x, committed);
 	exchange__free(x);

@@ -58,12 +58,22 @@ void surgery__free(struct surgery *s)
 	}
 	vec__free(&s->shadows);
 	vec__free(&s->leftovers);
+	vec__free(&s->replaced);
+	mappings__free(&s->maps);
 	free(s->bytes);
 	free(s->stored.path);
 	free(s->got);
 	free(s->own);
 	free(s->table);
 	free(s);
+}
+
+void surgery__entries(const struct surgery *s, trange_list *out)
+{
+	for (size_t i = 0; i < s->plan->jumps.n; i++) {
+		taddr_t a = surgery__at(s, s->plan->jumps.items[i].entry);
+		vec__push(out, (struct trange){a, taddr_add(a, ARCH_JUMP_SIZE)});
+	}
 }
 
 void surgery__live_ranges(const struct surgery *s, trange_list *out)
@@ -161,7 +171,13 @@ static struct err *still_loaded(const struct surgery *s)
 struct err *surgery__still_ours(const struct surgery *s)
 {
 	struct vapi_header h;
+	bool mapped = true;
 	TRY(still_loaded(s));
+	if (s->replaced.n)
+		TRY(process__still_mapped(s->p, s->replaced.items, s->replaced.n, &mapped));
+	if (!mapped)
+		return err__new(ERR_RETRY, 0, s->l->path, "run llvupdate again",
+				"the library's mappings were changed by somebody else meanwhile");
 	TRY(process__read(s->p, header_at(s, 0), &h, sizeof(h)));
 	return memcmp(&h, &s->announced, sizeof(h)) == 0
 		   ? NULL

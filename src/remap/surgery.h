@@ -31,6 +31,8 @@ typedef VEC(struct trange) trange_list;
 /* Appends the executable ranges that no thread may be in at commit: the code that is live now, of an unprepared
  * library what changes of it. */
 void surgery__live_ranges(const struct surgery *s, trange_list *out);
+/* Adds the bytes that become jumps in the loaded library, of each entry, in address order. */
+void surgery__entries(const struct surgery *s, trange_list *out);
 
 typedef VEC(struct freeze_function) function_list;
 /* Appends the functions of the live code, and where the new code has the same; their names belong to the plan's files.

@@ -1,6 +1,7 @@
 /* What the pages of a library are to hold after an update: own GOT, table, read-only data, unwind table, header. See
  * surgery_parts.h. */
 #include <string.h>
+#include <sys/mman.h>
 
 #include "remap/surgery_parts.h"
 
@@ -315,6 +316,29 @@ void surgery__fill_entries(struct surgery *s)
 	}
 }
 
+/* A program may have made read-only pages writable, to write there again (hooks do). They would come back as the
+ * library wants them. The VAPI's pages are nobody's but ours. */
+static struct err *check_rights(struct surgery *s)
+{
+	mappings__free(&s->maps);
+	s->replaced.n = 0;
+	TRY(process__maps(s->p, &s->maps));
+	for (size_t i = 0; i < s->shadows.n; i++) {
+		const struct shadow *x = &s->shadows.items[i];
+		const int want = PROT_READ | (x->exec ? PROT_EXEC : 0);
+		for (vaddr_t a = x->to; a < x->to + x->len && x->to < s->l->vapi->vapi.end;) {
+			const struct mapping *m = mappings__at(&s->maps, surgery__at(s, a));
+			if (!m || m->shared || (m->prot & (PROT_READ | PROT_WRITE | PROT_EXEC)) != want)
+				return surgery__refuse(
+				    s, "pages of it that are to be replaced have other permissions than it wants "
+				       "(changed by a hook?)");
+			vec__push(&s->replaced, m);
+			a += m->range.end.v - surgery__at(s, a).v;
+		}
+	}
+	return NULL;
+}
+
 static struct err *shadow_table(struct surgery *s)
 {
 	const struct vapi_note *v = &s->l->vapi->vapi;
@@ -375,5 +399,6 @@ struct err *surgery__fill_pages(struct surgery *s)
 		TRY(shadow_words(s));
 		TRY(shadow_table(s));
 	}
-	return shadow_header(s);
+	TRY(shadow_header(s));
+	return check_rights(s);
 }

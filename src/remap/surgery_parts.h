@@ -29,7 +29,9 @@ struct surgery {
 	const struct process *p;
 	const struct loaded *l;
 	const struct plan *plan;
-	const taddr_t *imports; /* imports.h */
+	struct mappings maps;                 /* when the pages were read that are replaced */
+	VEC(const struct mapping *) replaced; /* those of the loaded library that hold some of these pages */
+	const taddr_t *imports;               /* imports.h */
 	vaddr_t base;
 	bool mapped;    /* the image is there already: an older one that is still mapped, or vapi's own */
 	bool code_only; /* of that image only the code is missing, which was retired (retire.h) */
