@@ -259,7 +259,9 @@ static void add_plt_entries(struct analysis *a)
 		const struct elf_section *s = &a->elf->sections[i];
 		if (!is_exec_section(a->elf, s) || strncmp(s->name, ".plt", 4) != 0)
 			continue;
-		uint64_t step = s->h.sh_entsize == 8 || s->h.sh_entsize == 16 ? s->h.sh_entsize : 8;
+		/* lld does not say how long entries are */
+		uint64_t usual = strcmp(s->name, ".plt.got") == 0 ? 8 : 16;
+		uint64_t step = s->h.sh_entsize == 8 || s->h.sh_entsize == 16 ? s->h.sh_entsize : usual;
 		for (uint64_t at = 0; at < s->h.sh_size; at += step)
 			add_entry(a, s->h.sh_addr + at);
 	}
@@ -480,6 +482,51 @@ static void name_functions(struct code *c)
 			name_function(c, c->elf->locals.items[i].value, c->elf->locals.items[i].name);
 }
 
+static bool is_got(const struct elf_file *e, vaddr_t a)
+{
+	const struct elf_section *s = elf_file__section_at(e, a);
+	return s && a == s->h.sh_addr && strncmp(s->name, ".got", 4) == 0;
+}
+
+/* With -mcmodel=large addresses are 64-bit distances from the global offset table (psABI 3.5): an address that the
+ * function takes, of the table or of a place of its own to count from, and a MOV of a 64-bit number (Intel SDM volume
+ * 2, B8) make one. No reference tells where to. */
+static bool adds_distances(const struct code *c, const struct function *f, const struct ref *r)
+{
+	struct insn i;
+	bool got = is_got(c->elf, r->target);
+	for (vaddr_t a = f->start; a < f->end; a += i.len) {
+		const uint8_t *p = elf_file__at(c->elf, a, f->end - a);
+		int64_t number;
+		if (!p || !insn__decode(p, f->end - a, a, &i))
+			return false;
+		if (i.imm_size != sizeof(number))
+			continue;
+		memcpy(&number, p + i.imm, sizeof(number));
+		vaddr_t to = r->target + (vaddr_t)number;
+		if (got ? number != 0 && elf_file__section_at(c->elf, to) != NULL : is_got(c->elf, to))
+			return true;
+	}
+	return false;
+}
+
+static void check_model(struct code *c)
+{
+	for (size_t i = 0; i < c->functions.n; i++) {
+		const struct function *f = &c->functions.items[i];
+		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
+			const struct ref *r = &c->refs.items[k];
+			if (r->kind != REF_ADDRESS ||
+			    !(is_got(c->elf, r->target) || r->target - f->start < f->end - f->start) ||
+			    !adds_distances(c, f, r))
+				continue;
+			doubt(c, xasprintf("code at 0x%lx forms addresses by 64-bit distances (-mcmodel=large)",
+					   f->start));
+			return;
+		}
+	}
+}
+
 struct err *code__analyse(const struct elf_file *elf, struct code **out)
 {
 	struct code *c = xcalloc(1, sizeof(*c));
@@ -505,6 +552,7 @@ struct err *code__analyse(const struct elf_file *elf, struct code **out)
 	sort_functions(c);
 	collect_refs(&a);
 	judge_gaps(&a);
+	check_model(c);
 	name_functions(c);
 	free(a.map);
 	vec__free(&a.work);

@@ -240,8 +240,10 @@ static bool is_start_in(const struct formed *reg, const struct insn_detail *d, v
 	return other == REG_NONE || !reg[other].negative;
 }
 
-/* From where `a` was taken on, as far as is known of the register: is it used as a start? */
-static bool is_used_as_start(const struct code *c, const struct function *f, vaddr_t taken, vaddr_t a)
+enum use { USE_START, USE_RETURNED, USE_OTHER };
+
+/* From where `a` was taken on, as far as is known of the register. */
+static enum use use_of(const struct code *c, const struct function *f, vaddr_t taken, vaddr_t a)
 {
 	struct formed reg[REG_COUNT] = {0};
 	struct insn i;
@@ -250,15 +252,73 @@ static bool is_used_as_start(const struct code *c, const struct function *f, vad
 	for (vaddr_t at = taken; at < f->end && held; at += i.len) {
 		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
 		if (!p || !insn__detail(p, f->end - at, at, &i, &d))
-			return false;
+			return USE_OTHER;
 		if (is_start_in(reg, &d, a))
-			return true;
+			return USE_START;
+		if (i.flow == FLOW_STOP && reg[arch_abi.result].from == a)
+			return USE_RETURNED;
 		step(reg, &i, &d);
 		held = false;
 		for (int r = 0; r < REG_COUNT; r++)
 			held = held || reg[r].from == a;
 	}
-	return false;
+	return USE_OTHER;
+}
+
+/* ---- what may be a start and its end ---- */
+
+static void add_pair(struct uses *u, vaddr_t a, vaddr_t b)
+{
+	struct vrange r = {a < b ? a : b, a < b ? b : a};
+	if (a != b)
+		vec__push(&u->pairs, r);
+}
+
+/* Each that may be an end, and the last one in front of it. */
+static void pair_up(struct uses *u, vaddr_list *taken, vaddr_list *ends)
+{
+	vaddr_list__sort(taken);
+	for (size_t i = 0; i < ends->n; i++) {
+		size_t k = vaddr_list__from(taken, ends->items[i]);
+		if (k > 0)
+			add_pair(u, taken->items[k - 1], ends->items[i]);
+	}
+	taken->n = ends->n = 0;
+}
+
+/* Of all whose address a function takes; and of those that functions return, as begin() and end() do. */
+static void list_pairs_in(const struct code *c, const struct function *f, struct uses *u, vaddr_list *returned)
+{
+	vaddr_list taken = {0}, ends = {0};
+	for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
+		const struct ref *r = &c->refs.items[k];
+		if (r->kind != REF_ADDRESS || !is_constant(c->elf, r->target))
+			continue;
+		enum use use = use_of(c, f, r->insn, r->target);
+		vec__push(&u->taken, r->target);
+		vec__push(&taken, r->target);
+		if (use != USE_START)
+			vec__push(&ends, r->target);
+		if (use == USE_RETURNED)
+			vec__push(returned, r->target);
+	}
+	pair_up(u, &taken, &ends);
+	vec__free(&taken);
+	vec__free(&ends);
+}
+
+/* Pointers in data, side by side. */
+static void list_pairs_of_words(const struct elf_file *e, struct uses *u)
+{
+	for (size_t i = 0; i < e->relocs.n; i++) {
+		const struct elf_reloc *r = &e->relocs.items[i], *before = i ? r - 1 : NULL;
+		if (r->type != R_X86_64_RELATIVE || !is_constant(e, (vaddr_t)r->addend))
+			continue;
+		vec__push(&u->taken, (vaddr_t)r->addend);
+		if (before && before->type == R_X86_64_RELATIVE && before->where + 8 == r->where &&
+		    is_constant(e, (vaddr_t)before->addend))
+			add_pair(u, (vaddr_t)before->addend, (vaddr_t)r->addend);
+	}
 }
 
 static void list_uses_in(const struct code *c, const struct function *f, struct uses *u)
@@ -277,31 +337,26 @@ static void list_uses_in(const struct code *c, const struct function *f, struct 
 
 static void list_uses(const struct code *c, struct uses *u)
 {
+	vaddr_list returned = {0}, ends = {0};
 	for (size_t i = 0; i < c->functions.n; i++) {
 		const struct function *f = &c->functions.items[i];
 		bool any = false;
 		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs && !any; k++)
 			any = c->refs.items[k].kind == REF_ADDRESS && is_constant(c->elf, c->refs.items[k].target);
-		if (any)
-			list_uses_in(c, f, u);
-		for (uint32_t k = f->first_ref; any && k < f->first_ref + f->n_refs; k++) {
-			const struct ref *r = &c->refs.items[k];
-			if (r->kind != REF_ADDRESS || !is_constant(c->elf, r->target))
-				continue;
-			vec__push(&u->taken, r->target);
-			if (!is_used_as_start(c, f, r->insn, r->target))
-				vec__push(&u->ends, r->target);
-		}
+		if (!any)
+			continue;
+		list_uses_in(c, f, u);
+		list_pairs_in(c, f, u, &returned);
 	}
-	for (size_t i = 0; i < c->elf->relocs.n; i++)
-		if (c->elf->relocs.items[i].type == R_X86_64_RELATIVE) {
-			vec__push(&u->taken, (vaddr_t)c->elf->relocs.items[i].addend);
-			vec__push(&u->ends, (vaddr_t)c->elf->relocs.items[i].addend);
-		}
+	list_pairs_of_words(c->elf, u);
+	for (size_t i = 0; i < returned.n; i++)
+		vec__push(&ends, returned.items[i]);
+	pair_up(u, &returned, &ends);
+	vec__free(&returned);
+	vec__free(&ends);
 	vaddr_list__sort(&u->taken);
 	vaddr_list__sort(&u->compared);
 	vaddr_list__sort(&u->indexed);
-	vaddr_list__sort(&u->ends);
 }
 
 static void free_uses(struct uses *u)
@@ -309,7 +364,7 @@ static void free_uses(struct uses *u)
 	vec__free(&u->compared);
 	vec__free(&u->indexed);
 	vec__free(&u->taken);
-	vec__free(&u->ends);
+	vec__free(&u->pairs);
 }
 
 void constants__free(struct planner *x)
@@ -614,17 +669,15 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 
 /* ---- one with its neighbours ---- */
 
-/* May the constant that begins at target i end where `next` begins, the next one whose address is taken? Then the
- * address of that one may stand for the end. */
-static bool may_end_at(struct planner *x, size_t i, size_t next)
+/* May the constant that begins at target i reach to `next`, the next one whose address is taken? Then the address of
+ * that one may stand for the end, or for a place within. */
+static bool may_reach(struct planner *x, size_t i, size_t next)
 {
 	vaddr_t a = x->targets.items[i], b = x->targets.items[next];
 	const struct elf_section *s = elf_file__section_at(x->p->next, a);
 	const struct constant_symbol *o = object_at(&x->symbols, a);
 	if (o && o->at + o->size != b)
 		return o->at + o->size > b;
-	if (!vaddr_list__has(&x->uses.ends, b))
-		return false;
 	return vaddr_list__has(&x->uses.indexed, a) || !literal_len(x, s, a - s->h.sh_addr, true);
 }
 
@@ -639,13 +692,24 @@ static bool go_together(const struct planner *x, size_t i, size_t k)
 	return has_home(x, i) == has_home(x, k) && (!has_home(x, i) || home[k] - home[i] == t[k] - t[i]);
 }
 
-/* The end of the constant at target i; 0 when it is nothing else that is referred to by its address. */
+/* The next one whose address is taken. */
 static size_t next_of(const struct planner *x, size_t i)
 {
 	size_t k = i + 1;
 	while (k < x->targets.n && !vaddr_list__has(&x->uses.taken, x->targets.items[k]))
 		k++;
-	return k < x->targets.n && vaddr_list__has(&x->uses.taken, x->targets.items[i]) ? k : 0;
+	return k;
+}
+
+/* What may be the start of a table and its end go together, with all in between, unless something ends there. */
+static void tie(struct planner *x, struct vrange pair)
+{
+	size_t first = vaddr_list__from(&x->targets, pair.start), last = vaddr_list__from(&x->targets, pair.end);
+	for (size_t i = first; i < last; i = next_of(x, i))
+		if (!may_reach(x, i, next_of(x, i)))
+			return;
+	for (size_t i = first; i < last; i = next_of(x, i))
+		x->target_ends[i] = next_of(x, i);
 }
 
 static void give_copy(struct planner *x, size_t i)
@@ -668,10 +732,8 @@ void constants__settle(struct planner *x)
 		(void)constants__home(x, x->targets.items[i], 0);
 	know_symbols(x);
 	know_uses(x);
-	for (size_t i = 0; i < n; i++) {
-		size_t next = next_of(x, i);
-		end[i] = next && may_end_at(x, i, next) ? next : 0;
-	}
+	for (size_t i = 0; i < x->uses.pairs.n; i++)
+		tie(x, x->uses.pairs.items[i]);
 	/* up and down: what is given a copy takes its neighbours with it */
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t k = 0; k < n; k++) {

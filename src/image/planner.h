@@ -64,10 +64,10 @@ struct agreement {
 
 /* What code does with addresses of constants, each list sorted. */
 struct uses {
-	vaddr_list compared; /* with others that it did not form itself */
-	vaddr_list indexed;  /* something is added to them */
-	vaddr_list taken;    /* all whose address is taken */
-	vaddr_list ends;     /* may be ends: they are not used as starts wherever they are taken */
+	vaddr_list compared;      /* with others that it did not form itself */
+	vaddr_list indexed;       /* something is added to them */
+	vaddr_list taken;         /* all whose address is taken */
+	VEC(struct vrange) pairs; /* what may be a start and its end */
 };
 
 struct planner {
@@ -90,6 +90,7 @@ struct planner {
 	bool uses_known;
 	struct uses uses, live_uses; /* of constants of next and live */
 	vaddr_list proven;           /* addresses of next's state that both builds use alike, sorted */
+	vaddr_list proven_homes;     /* and their homes */
 	VEC(size_t) vapi_got;        /* vapi's relocations that fill its GOT, by index */
 	struct got_home *got_homes;  /* by index into next's relocations; decided when first asked for */
 	bool *unproved;              /* by next's functions, where the types are proved: which they say nothing about */

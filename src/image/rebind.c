@@ -434,15 +434,25 @@ static void list_proven(struct planner *x)
 		if (!old || r->kind == REF_CALL || r->kind == REF_JUMP || !in_same_code(x, r))
 			continue;
 		vaddr_t home = layout__home(x, r->target);
-		if (home && home == layout__meant_by(x, old))
+		if (home && home == layout__meant_by(x, old)) {
 			vec__push(&x->proven, r->target);
+			vec__push(&x->proven_homes, home);
+		}
 	}
 	vaddr_list__sort(&x->proven);
+	vaddr_list__sort(&x->proven_homes);
 }
 
 static bool is_proven(const struct planner *x, vaddr_t a)
 {
 	return vaddr_list__has(&x->proven, a);
+}
+
+/* Changed code that uses another place than before: another variable, or the same one that was put elsewhere? Only what
+ * unchanged code says of both places tells. */
+static bool may_have_moved(const struct planner *x, const struct ref *r, vaddr_t old_home)
+{
+	return !is_proven(x, r->target) || !vaddr_list__has(&x->proven_homes, old_home);
 }
 
 /* Does a pointer in next's data lead there? Initialisers name no addresses in front of an object. */
@@ -580,6 +590,14 @@ static void rebind_state(struct planner *x, const struct ref *r)
 		planner__remark(x, "%s uses another variable than in the old build (%s+0x%lx)", where, s->name,
 				r->target - s->start);
 	}
+	if (old && !in_same_code(x, r) && old_home && old_home != home && !s->by_object && !s->refreshed &&
+	    may_have_moved(x, r, old_home)) {
+		planner__refuse(x, "state-layout",
+				"%s uses other data than in the old build (%s+0x%lx), and nothing shows that it is "
+				"another variable",
+				where, s->name, r->target - s->start);
+		return;
+	}
 	add_patch(x, r->site, r->end, home);
 }
 
@@ -602,6 +620,53 @@ static vaddr_t plt_entry(const struct planner *x, vaddr_t at)
 	return 0;
 }
 
+/* Bytes among the code that no unwind entry covers. */
+static const struct gap *gap_at(const struct code *c, vaddr_t a)
+{
+	for (size_t i = 0; i < c->data.n; i++)
+		if (a - c->data.items[i].start < c->data.items[i].end - c->data.items[i].start)
+			return &c->data.items[i];
+	return NULL;
+}
+
+/* If they are code: does it call, or jump to, a function that changed? (Intel SDM volume 2: E8, E9, 0F 80 to 8F.) */
+static bool leads_to_changed(const struct planner *x, const struct gap *g)
+{
+	const struct code *c = x->p->next_code;
+	for (vaddr_t a = g->start; a + 5 <= g->end; a++) {
+		const uint8_t *p = elf_file__at(c->elf, a, 5);
+		int32_t distance;
+		if (!p || !((p[0] & 0xfe) == 0xe8 || (p[0] & 0xf0) == 0x80))
+			continue;
+		memcpy(&distance, p + 1, 4);
+		const struct function *f = code__function_starting(c, a + 5 + (vaddr_t)(int64_t)distance);
+		if (f && !f->plt && !x->p->match->same_code[f - c->functions.items])
+			return true;
+	}
+	return false;
+}
+
+/* Tables, mostly; code of assembly may look like that. */
+static bool same_data_in_code(const struct planner *x, vaddr_t live, vaddr_t next)
+{
+	const struct gap *a = gap_at(x->p->live_code, live), *b = gap_at(x->p->next_code, next);
+	if (!b)
+		return true; /* a PLT, or no code at all */
+	if (!a || a->end - live != b->end - next) /* what is in front may be padding */
+		return false;
+	const uint8_t *pa = elf_file__at(x->p->live, live, a->end - live);
+	const uint8_t *pb = elf_file__at(x->p->next, next, b->end - next);
+	return pa && pb && memcmp(pa, pb, a->end - live) == 0 && !leads_to_changed(x, b);
+}
+
+/* Where the same code takes an address, it means the same function: what functions are alike in is no proof. */
+static bool is_other_function(const struct planner *x, vaddr_t live, vaddr_t next)
+{
+	const struct function *a = code__function_starting(x->p->live_code, live);
+	const struct function *b = code__function_starting(x->p->next_code, next);
+	return a && b && !a->plt && !b->plt && match__successor(x->p->match, live) != next;
+}
+
 static void rebind_code_address(struct planner *x, const struct ref *r)
 {
 	const struct code *c = x->p->next_code;
@@ -615,8 +680,21 @@ static void rebind_code_address(struct planner *x, const struct ref *r)
 	else if (ifunc && ifunc->type == R_X86_64_IRELATIVE)
 		own_ifunc = ifunc_stub(x, elf_file__behind_stub(c->elf, (vaddr_t)ifunc->addend));
 	own_entry = x->vapi_code && ifunc ? plt_entry(x, r->target) : 0;
+	const struct ref *old = old_ref(x, r);
+	vaddr_t was = old ? elf_file__behind_stub(x->p->live, old->target) : 0;
 	if (own_ifunc || own_entry) {
 		add_patch(x, r->site, r->end, own_ifunc ? own_ifunc : own_entry);
+	} else if (!f && was && !same_data_in_code(x, was, target)) {
+		planner__refuse(
+		    x, "code-unknown",
+		    "the address of bytes among the code, at 0x%lx of the new build, is taken; they changed, "
+		    "or lead to what changed, and may be code",
+		    target);
+	} else if (was && in_same_code(x, r) && is_other_function(x, was, target)) {
+		FREE_CLEANUP char *where = code__describe(c, r->insn), *what = code__describe(c, target);
+		planner__refuse(x, "function-identity",
+				"unchanged code in %s takes the address of %s, which took over from another function",
+				where, what);
 	} else if (f && f->start == target && !f->plt && !f->signal_frame) {
 		vaddr_t stub = rebind__stub(x, target);
 		if (stub)
@@ -890,4 +968,5 @@ void rebind__all(struct planner *x)
 	free(x->got_homes);
 	vec__free(&x->vapi_got);
 	vec__free(&x->proven);
+	vec__free(&x->proven_homes);
 }

@@ -127,6 +127,22 @@ static bool has_slot(const struct elf_file *vapi, vaddr_t function)
 	return false;
 }
 
+/* Bytes among the code that may be code: if they are, what do they call or jump to? (Intel SDM volume 2: E8, E9, 0F 80
+ * to 8F.) */
+static void list_reachable_from_gap(const struct comparison *c, const struct gap *gap, bool *reachable)
+{
+	for (vaddr_t a = gap->start; a + 5 <= gap->end; a++) {
+		const uint8_t *p = elf_file__at(c->a->elf, a, 5);
+		int32_t distance;
+		if (!p || !((p[0] & 0xfe) == 0xe8 || (p[0] & 0xf0) == 0x80))
+			continue;
+		memcpy(&distance, p + 1, 4);
+		const struct function *g = code__function_starting(c->a, a + 5 + (vaddr_t)(int64_t)distance);
+		if (g)
+			reachable[index_of(c->a, g)] = true;
+	}
+}
+
 /* Can anybody come to the entry from outside of what moves? */
 static void list_reachable(const struct comparison *c, bool *reachable)
 {
@@ -145,6 +161,8 @@ static void list_reachable(const struct comparison *c, bool *reachable)
 		if (g && !c->moves[c->ways.items[i].from])
 			reachable[index_of(c->a, g)] = true;
 	}
+	for (size_t i = 0; i < c->a->data.n; i++)
+		list_reachable_from_gap(c, &c->a->data.items[i], reachable);
 }
 
 /* Is this byte padding between functions, which nobody reads or runs? */

@@ -252,6 +252,14 @@ static bool same_jump_table(const struct comparison *c, const struct function *f
 
 /* ---- references ---- */
 
+/* An address that is taken within the function itself is a label; or one in front of a table elsewhere, indexed by what
+ * is never small. */
+static bool is_meant_as_code(const struct comparison *c, const struct function *f, const struct ref *r, vaddr_t to)
+{
+	return r->kind != REF_ADDRESS || to - f->start >= f->end - f->start || to == f->start ||
+	       has_indirect_jump(c->a, f);
+}
+
 /* The address of an IFUNC of the library's own: a stub in the VAPI's file, and the PLT entry in next, which is bound to
  * the loaded library's. */
 static bool same_ifunc(const struct comparison *c, const struct vapi_slot *slot, vaddr_t to_b)
@@ -273,7 +281,7 @@ static bool same_reference(struct comparison *c, const struct function *fa, cons
 	vaddr_t to_b = elf_file__behind_stub(c->b->elf, rb->target);
 	bool code_a = elf_file__is_code(c->a->elf, to_a), code_b = elf_file__is_code(c->b->elf, to_b);
 	if (code_a || code_b)
-		return code_a && code_b && same_place_of_code(c, to_a, to_b);
+		return code_a && code_b && same_place_of_code(c, to_a, to_b) && is_meant_as_code(c, fa, ra, to_a);
 	if (patch_at(c, rb->site))
 		return leads_to(c, rb->site, to_a);
 	if (layout__section(c->x, to_b))
