@@ -74,6 +74,27 @@ Test(bad_input, distances_to_functions)
 		   "of the old build seems to lead to told_by_distance by its distance");
 }
 
+/* Somebody has kept addresses of functions that must not become another's. */
+Test(bad_input, functions_known_by_their_address)
+{
+	static const struct {
+		const char *kind, *reason;
+	} pairs[] = {
+	    {"swapped", "takes the address of .*, which took over from another function"},
+	    {"folded", "takes the address of .*, which took over from another function"},
+	    {"bare", "the address of bytes among the code, at 0x[0-9a-f]+ of the new build, is taken; they changed"},
+	};
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+		check_says(fixture_library(path_of("%s-1", pairs[i].kind), "libkept.so.1"),
+			   fixture_library(path_of("%s-2", pairs[i].kind), "libkept.so.1"), 3, pairs[i].reason);
+}
+
+Test(bad_input, variables_that_only_changed_code_uses)
+{
+	check_says(fixture_library("places-1", "libkept.so.1"), fixture_library("places-2", "libkept.so.1"), 3,
+		   "uses other data than in the old build .*, and nothing shows that it is another variable");
+}
+
 Test(bad_input, missing_export)
 {
 	refuse_build("state", "v1", "bad-export", "v2", "state_cell_index");
@@ -263,6 +284,11 @@ static void split_fails(const char *in, int exit_code, const char *reason)
 	struct result ls = command__run((const char *const[]){"ls", out, NULL}, 10);
 	cr_assert_neq(ls.exit_code, 0, "llusplit failed and left a file");
 	result__free(&ls);
+}
+
+Test(bad_input, large_code_model)
+{
+	split_fails(fixture_library("large-1", "libkept.so.1"), 3, "forms addresses by 64-bit distances");
 }
 
 Test(bad_input, split_static_program)

@@ -378,6 +378,46 @@ Test(real_input, tables_without_symbols)
 	walk("tables", "");
 }
 
+/* What lies in front of a table and behind it changes. */
+Test(real_input, ranges)
+{
+	walk("ranges", "");
+}
+
+Test(real_input, ranges_with_symbols)
+{
+	walk("ranges", "-symbols");
+}
+
+Test(real_input, ranges_by_clang)
+{
+	walk_clang("ranges");
+}
+
+/* A hook that made pages writable would find them read-only again. */
+Test(real_input, permissions_that_were_changed)
+{
+#ifdef UNPREPARED
+	static const char *const changed[] = {"code", "relro"};
+#else
+	static const char *const changed[] = {"relro"};
+#endif
+	struct scene s = scene__prepare("libstate.so.1", fixture_library("v1", "libstate.so.1"), BY_RENAME);
+
+	scene__start(&s, (const char *const[]){FIXTURE_DIR "/rights_driver", NULL});
+	target__rounds(s.target, 2, 1);
+	scene__install(&s, "v2");
+	for (size_t i = 0; i < sizeof(changed) / sizeof(changed[0]); i++) {
+		target__ask(s.target, changed[i], "done");
+		scene__refuse(&s, "pages of it that are to be replaced have other permissions than it wants");
+		target__ask(s.target, "back", "done");
+	}
+	target__rounds(s.target, 2, 1);
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
 Test(real_input, texts_by_a_table_of_pointers)
 {
 	walk("texts", "");

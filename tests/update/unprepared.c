@@ -223,6 +223,23 @@ Test(unprepared, on_a_stack_that_is_an_array)
 	free(target__finish(s.target));
 }
 
+/* A context that a signal handler has saved may be parked between any two instructions. */
+Test(unprepared, parked_within_an_entry)
+{
+	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+
+	scene__install_raw(&s, fixture_library("v1", library));
+	scene__start(&s, (const char *const[]){FIXTURE_DIR "/rights_driver", NULL});
+	target__ask(s.target, "word", "done");
+	scene__install_raw(&s, fixture_library("v2", library));
+	scene__refuse(&s, "an address in the old code is at 0x[0-9a-f]+[^\n]*: a parked stack");
+	target__rounds(s.target, 2, 1);
+	target__ask(s.target, "forget", "done");
+	scene__update(&s);
+	target__rounds(s.target, 2, 2);
+	free(target__finish(s.target));
+}
+
 /* ---- what is refused ---- */
 
 /* dlsym(3) would take the annex for no library's code. In a split library new code is within the library. */
