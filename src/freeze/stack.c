@@ -148,7 +148,9 @@ static void scan_words(struct scan *s, const uint64_t *w, size_t n, uint64_t at)
 			look_at_word(s, w[i], taddr(at + 8 * i));
 		if (w[i] == at + 8 * i && !s->control_block.v && is_control_block(s, w + i, n - i, w[i]))
 			s->control_block = taddr(w[i]);
-		if (arch_sigframe__spot(w + i, n - i, taddr(at + 8 * i), &sp))
+		struct trange run;
+		/* nobody goes on where nothing is mapped: data that looks like a frame */
+		if (arch_sigframe__spot(w + i, n - i, taddr(at + 8 * i), &sp) && run_of(s->q->maps, sp, &run))
 			add_from(s, sp);
 	}
 }

@@ -465,6 +465,20 @@ static void collect_refs(struct analysis *a)
 	vec__free(&known);
 }
 
+/* JMP: Intel SDM volume 2, FF /4. */
+bool code__has_indirect_jump(const struct code *c, const struct function *f)
+{
+	struct insn i;
+	for (vaddr_t at = f->start; at < f->end; at += i.len) {
+		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
+		if (!p || !insn__decode(p, f->end - at, at, &i))
+			return false;
+		if (i.flow == FLOW_STOP && i.modrm && p[i.modrm - 1] == 0xff && (p[i.modrm] >> 3 & 7) == 4)
+			return true;
+	}
+	return false;
+}
+
 static void name_function(struct code *c, vaddr_t at, const char *name)
 {
 	struct function *f = (struct function *)code__function_starting(c, at);

@@ -67,6 +67,8 @@ void code__cleanup(struct code **c);
 /* The function that holds `a`, that starts at `a`, or NULL. */
 const struct function *code__function_at(const struct code *c, vaddr_t a);
 const struct function *code__function_starting(const struct code *c, vaddr_t a);
+/* Is there a jump to where a register or a word says, as a switch makes it of a table? */
+bool code__has_indirect_jump(const struct code *c, const struct function *f);
 /* A name for messages: the symbol, or "function at 0x1234" (with the offset when `a` is not its
  * start); the caller frees it. */
 char *code__describe(const struct code *c, vaddr_t a);

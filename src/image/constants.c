@@ -27,6 +27,7 @@
 #include "base/hash.h"
 #include "image/planner.h"
 
+enum { MEMBERS_MAX = 64 }; /* bytes of an object, within which pointers belong together */
 enum { AROUND = 256 };     /* bytes before and behind that must agree as well */
 #define REFUSED UINT64_MAX /* among homes: no older one could be decided */
 
@@ -149,6 +150,14 @@ static bool same_in_object(const struct planner *x, vaddr_t next, vaddr_t live)
 	return same_object(x, m, n) && next - m->at == live - n->at;
 }
 
+/* Does an object end there that changed, from whose end code may count back? */
+static bool is_changed_end(const struct planner *x, vaddr_t next, vaddr_t live)
+{
+	const struct constant_symbol *m = object_at(&x->symbols, next - 1), *n = object_at(&x->live_symbols, live - 1);
+	bool indexed = vaddr_list__has(&x->uses.indexed, next) || vaddr_list__has(&x->live_uses.indexed, live);
+	return indexed && m && m->at + m->size == next && !same_object(x, m, n);
+}
+
 /* Is it the end of the same object, where no other begins? */
 static bool same_end(const struct planner *x, vaddr_t next, vaddr_t live)
 {
@@ -204,12 +213,16 @@ static struct formed formed_by(const struct formed *reg, const struct insn *i, c
 static void step(struct formed *reg, const struct insn *i, const struct insn_detail *d)
 {
 	struct formed now = d->dst == REG_NONE ? (struct formed){0} : formed_by(reg, i, d);
-	bool call = i->flow == FLOW_CALL || i->flow == FLOW_CALL_INDIRECT;
+	bool call = i->flow == FLOW_CALL || i->flow == FLOW_CALL_INDIRECT, given = false;
+	for (size_t k = 0; call && k < sizeof(arch_abi.arg) / sizeof(arch_abi.arg[0]); k++)
+		given = given || reg[arch_abi.arg[k]].any;
 	uint16_t lost = d->written | (call ? arch_abi.lost_by_calls : 0);
 	bool ends = i->flow == FLOW_JUMP || i->flow == FLOW_STOP; /* what follows is come to from elsewhere */
 	for (int r = 0; r < REG_COUNT; r++)
 		if (ends || (lost >> r & 1))
 			reg[r] = r == d->dst ? now : (struct formed){0};
+	if (given) /* what is found in a table belongs to it */
+		reg[arch_abi.result].any = true;
 }
 
 static void note_use(const struct formed *reg, const struct insn_detail *d, struct uses *u)
@@ -274,10 +287,15 @@ static void add_pair(struct uses *u, vaddr_t a, vaddr_t b)
 		vec__push(&u->pairs, r);
 }
 
-/* Each that may be an end, and the last one in front of it. */
+/* Each that may be an end, and the last one in front of it; and all that are next to each other. */
 static void pair_up(struct uses *u, vaddr_list *taken, vaddr_list *ends)
 {
 	vaddr_list__sort(taken);
+	for (size_t i = 1; i < taken->n; i++) {
+		struct vrange r = {taken->items[i - 1], taken->items[i]};
+		if (r.end != r.start)
+			vec__push(&u->together, r);
+	}
 	for (size_t i = 0; i < ends->n; i++) {
 		size_t k = vaddr_list__from(taken, ends->items[i]);
 		if (k > 0)
@@ -286,14 +304,26 @@ static void pair_up(struct uses *u, vaddr_list *taken, vaddr_list *ends)
 	taken->n = ends->n = 0;
 }
 
+static bool looks_like_jump_table(const struct elf_file *e, vaddr_t a)
+{
+	const struct elf_section *s = elf_file__section_at(e, a);
+	uint64_t at = a - s->h.sh_addr;
+	return is_jump_table(e, s->data + at, s->h.sh_size - at, a);
+}
+
 /* Of all whose address a function takes; and of those that functions return, as begin() and end() do. */
 static void list_pairs_in(const struct code *c, const struct function *f, struct uses *u, vaddr_list *returned)
 {
 	vaddr_list taken = {0}, ends = {0};
+	bool switches = code__has_indirect_jump(c, f);
 	for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
 		const struct ref *r = &c->refs.items[k];
 		if (r->kind != REF_ADDRESS || !is_constant(c->elf, r->target))
 			continue;
+		if (switches && looks_like_jump_table(c->elf, r->target)) { /* it has no end that anybody takes */
+			vec__push(&u->taken, r->target);
+			continue;
+		}
 		enum use use = use_of(c, f, r->insn, r->target);
 		vec__push(&u->taken, r->target);
 		vec__push(&taken, r->target);
@@ -307,17 +337,26 @@ static void list_pairs_in(const struct code *c, const struct function *f, struct
 	vec__free(&ends);
 }
 
-/* Pointers in data, side by side. */
+/* Pointers in data, of which one may be another's end: near each other, as the members of an object are. */
 static void list_pairs_of_words(const struct elf_file *e, struct uses *u)
 {
 	for (size_t i = 0; i < e->relocs.n; i++) {
-		const struct elf_reloc *r = &e->relocs.items[i], *before = i ? r - 1 : NULL;
+		const struct elf_reloc *r = &e->relocs.items[i];
 		if (r->type != R_X86_64_RELATIVE || !is_constant(e, (vaddr_t)r->addend))
 			continue;
 		vec__push(&u->taken, (vaddr_t)r->addend);
-		if (before && before->type == R_X86_64_RELATIVE && before->where + 8 == r->where &&
-		    is_constant(e, (vaddr_t)before->addend))
-			add_pair(u, (vaddr_t)before->addend, (vaddr_t)r->addend);
+		vaddr_t before = 0, behind = UINT64_MAX;
+		for (size_t k = i; k-- > 0 && r->where - e->relocs.items[k].where <= MEMBERS_MAX;) {
+			vaddr_t a = (vaddr_t)e->relocs.items[k].addend;
+			if (e->relocs.items[k].type != R_X86_64_RELATIVE || !is_constant(e, a))
+				continue;
+			before = a < (vaddr_t)r->addend && a > before ? a : before;
+			behind = a > (vaddr_t)r->addend && a < behind ? a : behind;
+		}
+		if (before)
+			add_pair(u, before, (vaddr_t)r->addend);
+		if (behind != UINT64_MAX)
+			add_pair(u, (vaddr_t)r->addend, behind);
 	}
 }
 
@@ -365,6 +404,7 @@ static void free_uses(struct uses *u)
 	vec__free(&u->indexed);
 	vec__free(&u->taken);
 	vec__free(&u->pairs);
+	vec__free(&u->together);
 }
 
 void constants__free(struct planner *x)
@@ -524,7 +564,7 @@ static enum sameness compare(struct planner *x, const struct elf_section *a, uin
 	bool compared = is_compared(x, next, live);
 	size_t literal = indexed ? 0 : literal_len(x, a, at_a, compared);
 	if (!same_bytes(a, at_a, b, at_b, literal > n ? literal : n))
-		return DIFFERENT;
+		return compared ? UNCLEAR : DIFFERENT;
 	uint64_t agree = agreement(x, a, at_a, b, at_b);
 	/* of an empty one there is little to go by; one that is not compared may have a copy */
 	if (literal && (a->data[at_a] ? compared || next + agree >= end_of_texts(x, a, at_a)
@@ -654,7 +694,9 @@ vaddr_t constants__home(struct planner *x, vaddr_t next, vaddr_t live)
 	uint64_t at_b = live - b->h.sh_addr;
 	know_symbols(x);
 	size_t n_bytes = extent(x, next, a);
-	enum sameness same = same_in_object(x, next, live) ? SAME : compare(x, a, at_a, b, at_b, n_bytes);
+	enum sameness same = same_in_object(x, next, live) && !is_changed_end(x, next, live)
+				 ? SAME
+				 : compare(x, a, at_a, b, at_b, n_bytes);
 	if (same == SAME && is_table_of_distances(x, a, at_a, n_bytes) && !same_section(x, a, at_a, b, at_b) &&
 	    !leads_to_same_texts(x, a, at_a, b, at_b, n_bytes))
 		same = is_compared(x, next, live) ? UNCLEAR : DIFFERENT;
@@ -676,8 +718,8 @@ static bool may_reach(struct planner *x, size_t i, size_t next)
 	vaddr_t a = x->targets.items[i], b = x->targets.items[next];
 	const struct elf_section *s = elf_file__section_at(x->p->next, a);
 	const struct constant_symbol *o = object_at(&x->symbols, a);
-	if (o && o->at + o->size != b)
-		return o->at + o->size > b;
+	if (o)
+		return o->at + o->size >= b;
 	return vaddr_list__has(&x->uses.indexed, a) || !literal_len(x, s, a - s->h.sh_addr, true);
 }
 
@@ -705,6 +747,9 @@ static size_t next_of(const struct planner *x, size_t i)
 static void tie(struct planner *x, struct vrange pair)
 {
 	size_t first = vaddr_list__from(&x->targets, pair.start), last = vaddr_list__from(&x->targets, pair.end);
+	const struct constant_symbol *o = object_at(&x->symbols, pair.start);
+	if (o && o->at + o->size < pair.end)
+		return;
 	for (size_t i = first; i < last; i = next_of(x, i))
 		if (!may_reach(x, i, next_of(x, i)))
 			return;
@@ -734,6 +779,12 @@ void constants__settle(struct planner *x)
 	know_uses(x);
 	for (size_t i = 0; i < x->uses.pairs.n; i++)
 		tie(x, x->uses.pairs.items[i]);
+	for (size_t i = 0; i < x->uses.together.n; i++) {
+		struct vrange r = x->uses.together.items[i];
+		const struct constant_symbol *o = object_at(&x->symbols, r.start);
+		if (o && o->at + o->size > r.end)
+			tie(x, r);
+	}
 	/* up and down: what is given a copy takes its neighbours with it */
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t k = 0; k < n; k++) {

@@ -60,7 +60,15 @@ void image_file__entries(const struct elf_file *vapi, const struct entry_jump *j
 	const struct elf_file *plain = vapi->plain;
 	uint64_t offset = 0;
 	memset(out, 0, LLU_PAGE);
-	if (elf_file__offset(plain, page, 1, &offset)) /* where segments are mapped, the file goes on behind them */
+	bool found = elf_file__offset(plain, page, 1, &offset);
+	for (size_t i = 0; i < plain->n_phdrs && !found; i++) { /* the first page of a segment, as lld lays them */
+		const Elf64_Phdr *h = &plain->phdrs[i];
+		if (h->p_type == PT_LOAD && (h->p_flags & PF_X) && align_down(h->p_vaddr, LLU_PAGE) == page) {
+			offset = align_down(h->p_offset, LLU_PAGE);
+			found = true;
+		}
+	}
+	if (found) /* where segments are mapped, the file goes on behind them */
 		memcpy(out, plain->data + offset, plain->size - offset < LLU_PAGE ? plain->size - offset : LLU_PAGE);
 	size_t first = 0, behind = n; /* jumps lie in address order */
 	while (first < behind) {

@@ -64,10 +64,11 @@ struct agreement {
 
 /* What code does with addresses of constants, each list sorted. */
 struct uses {
-	vaddr_list compared;      /* with others that it did not form itself */
-	vaddr_list indexed;       /* something is added to them */
-	vaddr_list taken;         /* all whose address is taken */
-	VEC(struct vrange) pairs; /* what may be a start and its end */
+	vaddr_list compared;         /* with others that it did not form itself */
+	vaddr_list indexed;          /* something is added to them */
+	vaddr_list taken;            /* all whose address is taken */
+	VEC(struct vrange) pairs;    /* what may be a start and its end */
+	VEC(struct vrange) together; /* what one function takes, next to each other */
 };
 
 struct planner {

@@ -448,11 +448,25 @@ static bool is_proven(const struct planner *x, vaddr_t a)
 	return vaddr_list__has(&x->proven, a);
 }
 
-/* Changed code that uses another place than before: another variable, or the same one that was put elsewhere? Only what
- * unchanged code says of both places tells. */
-static bool may_have_moved(const struct planner *x, const struct ref *r, vaddr_t old_home)
+/* Does a symbol that names an object around `next` name one at the same place in live? */
+static bool named_alike(const struct planner *x, vaddr_t next, vaddr_t live)
 {
-	return !is_proven(x, r->target) || !vaddr_list__has(&x->proven_homes, old_home);
+	vaddr_t start_a, start_b;
+	uint64_t size_a, size_b;
+	const char *a = statics__symbol(x->p->next, next, &start_a, &size_a);
+	const char *b = statics__symbol(x->p->live, live, &start_b, &size_b);
+	return a && b && strcmp(a, b) == 0 && size_a == size_b && next - start_a == live - start_b;
+}
+
+/* Changed code that uses another place than before: another variable, or the same one that was put elsewhere? What
+ * unchanged code says of both places tells, or symbols do. */
+static bool may_have_moved(const struct planner *x, const struct state_section *s, const struct ref *r,
+			   const struct ref *old, vaddr_t old_home)
+{
+	vaddr_t shift = s->live - s->start; /* laid out alike */
+	bool now = is_proven(x, r->target) || named_alike(x, r->target, r->target + shift);
+	bool before = vaddr_list__has(&x->proven_homes, old_home) || named_alike(x, old->target - shift, old->target);
+	return !now || !before;
 }
 
 /* Does a pointer in next's data lead there? Initialisers name no addresses in front of an object. */
@@ -564,7 +578,7 @@ static void rebind_state(struct planner *x, const struct ref *r)
 	enum { LOOKED_AT = 8 }; /* where more disagree, the layout changed */
 	const struct state_section *s = layout__section(x, r->target);
 	const struct ref *old = old_ref(x, r);
-	if (s->got && r->target < s->end) {
+	if (s->got && r->target < s->end && !is_in_tm_clones(x, r)) {
 		rebind_got(x, r);
 		return;
 	}
@@ -591,7 +605,7 @@ static void rebind_state(struct planner *x, const struct ref *r)
 				r->target - s->start);
 	}
 	if (old && !in_same_code(x, r) && old_home && old_home != home && !s->by_object && !s->refreshed &&
-	    may_have_moved(x, r, old_home)) {
+	    may_have_moved(x, s, r, old, old_home)) {
 		planner__refuse(x, "state-layout",
 				"%s uses other data than in the old build (%s+0x%lx), and nothing shows that it is "
 				"another variable",
@@ -646,17 +660,41 @@ static bool leads_to_changed(const struct planner *x, const struct gap *g)
 	return false;
 }
 
+/* If they are code from `next` on: does an operand lead to constants that changed? */
+static bool leads_to_changed_constants(const struct planner *x, const struct gap *g, vaddr_t next, vaddr_t shift)
+{
+	enum { LOOKED_AT = 16 };
+	const struct elf_file *e = x->p->next;
+	struct insn i;
+	bool found = false;
+	for (vaddr_t a = next; a < g->end; a += i.len) {
+		const uint8_t *p = elf_file__at(e, a, g->end - a);
+		if (!p || !insn__decode(p, g->end - a, a, &i))
+			return false; /* they are none */
+		const struct elf_section *s = i.has_target && !i.is_branch ? elf_file__section_at(e, i.target) : NULL;
+		if (s && s->data && !(s->h.sh_flags & (SHF_WRITE | SHF_EXECINSTR))) {
+			const uint8_t *was = elf_file__at(x->p->live, i.target - shift, LOOKED_AT);
+			const uint8_t *now = elf_file__at(e, i.target, LOOKED_AT);
+			found = found || !was || !now || memcmp(was, now, LOOKED_AT) != 0;
+		}
+		if (i.flow == FLOW_STOP || i.flow == FLOW_JUMP)
+			break;
+	}
+	return found;
+}
+
 /* Tables, mostly; code of assembly may look like that. */
 static bool same_data_in_code(const struct planner *x, vaddr_t live, vaddr_t next)
 {
 	const struct gap *a = gap_at(x->p->live_code, live), *b = gap_at(x->p->next_code, next);
 	if (!b)
-		return true; /* a PLT, or no code at all */
+		return true;                      /* a PLT, or no code at all */
 	if (!a || a->end - live != b->end - next) /* what is in front may be padding */
 		return false;
 	const uint8_t *pa = elf_file__at(x->p->live, live, a->end - live);
 	const uint8_t *pb = elf_file__at(x->p->next, next, b->end - next);
-	return pa && pb && memcmp(pa, pb, a->end - live) == 0 && !leads_to_changed(x, b);
+	return pa && pb && memcmp(pa, pb, a->end - live) == 0 && !leads_to_changed(x, b) &&
+	       !leads_to_changed_constants(x, b, next, next - live);
 }
 
 /* Where the same code takes an address, it means the same function: what functions are alike in is no proof. */

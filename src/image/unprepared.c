@@ -26,8 +26,8 @@ static const struct function *heir_of(const struct comparison *c, size_t i)
 
 /* ---- what moves with it ---- */
 
-/* Does a call return? Not when nothing in the function that is called does (what is imported and called last, like
- * abort(3), does not). RET: Intel SDM volume 2, C3 and C2. */
+/* Does a call return? Not when nothing in the function that is called does, or leads out of it (what is imported and
+ * called last, like abort(3), does not). RET: Intel SDM volume 2, C3 and C2. */
 static bool may_come_back(const struct code *c, const struct insn *call)
 {
 	const struct function *f = call->flow == FLOW_CALL ? code__function_at(c, call->target) : NULL;
@@ -38,10 +38,11 @@ static bool may_come_back(const struct code *c, const struct insn *call)
 		const uint8_t *p = elf_file__at(c->elf, a, f->end - a);
 		if (!p || !insn__decode(p, f->end - a, a, &i))
 			return true;
-		if (i.flow == FLOW_STOP && (p[0] == 0xc3 || p[0] == 0xc2))
+		bool out = i.is_branch && i.flow != FLOW_CALL && i.target - f->start >= f->end - f->start;
+		if (out || (i.flow == FLOW_STOP && (p[0] == 0xc3 || p[0] == 0xc2)))
 			return true;
 	}
-	return false;
+	return code__has_indirect_jump(c, f);
 }
 
 /* Does control run out of the function's end into what follows? */
@@ -421,13 +422,13 @@ static bool earlier_leads_to_jump(const struct comparison *c, const bool *leads)
 }
 
 /* Would old code, were somebody to go on in it, come to a jump? */
-static void look_for_entanglement(const struct comparison *c)
+static void look_for_entanglement(struct comparison *c)
 {
 	struct plan *p = c->x->p;
 	FREE_CLEANUP bool *leads = xcalloc(c->a->functions.n, sizeof(bool));
 	bool any = p->jumps.n || (c->x->map && c->x->map->n_jumps);
 	p->entangled = any_return_into_jump(c);
-	for (bool more = any && !p->entangled; more;) {
+	for (bool more = any; more;) {
 		more = false;
 		for (size_t i = 0; i < c->a->functions.n; i++) {
 			const struct function *f = &c->a->functions.items[i];
@@ -435,7 +436,8 @@ static void look_for_entanglement(const struct comparison *c)
 				more = leads[i] = true;
 		}
 	}
-	p->entangled = p->entangled || earlier_leads_to_jump(c, leads);
+	c->earlier_leads = earlier_leads_to_jump(c, leads);
+	p->entangled = p->entangled || c->earlier_leads;
 	for (size_t i = 0; i < c->a->functions.n && !p->entangled; i++)
 		p->entangled = c->moves[i] && (leads[i] || loops_to_jump(c, &c->a->functions.items[i]));
 }
@@ -445,7 +447,7 @@ static void look_for_entanglement(const struct comparison *c)
 static void check_held(const struct comparison *c)
 {
 	const struct plan *p = c->x->p;
-	for (uint32_t i = 0; i < p->vapi->vapi.n_slots; i++)
+	for (uint32_t i = 0; i < p->vapi->vapi.n_slots && (p->jumps.n || c->earlier_leads); i++)
 		if (p->slots[i] == SLOT_HELD) {
 			planner__refuse(
 			    c->x, "function-held",

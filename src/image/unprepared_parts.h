@@ -24,6 +24,7 @@ struct comparison {
 	vaddr_list targets_a;      /* constants of vapi that anything refers to, sorted; next's are the planner's */
 	VEC(struct way) ways;      /* of a, by function */
 	VEC(struct vrange) tables; /* for switch, of next, by address */
+	bool earlier_leads;        /* code of an earlier update comes to jumps by what stays */
 	/* the last stretch in which constants were found to agree, `shift` bytes apart */
 	vaddr_t shift, agree_from, agree_to;
 };

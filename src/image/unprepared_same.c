@@ -199,20 +199,6 @@ static bool same_operand(struct comparison *c, vaddr_t a, vaddr_t b, const struc
 	return constants_at(c->a->elf, a) && constants_at(c->b->elf, b) && pa && pb && memcmp(pa, pb, len) == 0;
 }
 
-/* A jump to where a register or a word says (Intel SDM volume 2, JMP: FF /4). */
-static bool has_indirect_jump(const struct code *c, const struct function *f)
-{
-	struct insn i;
-	for (vaddr_t at = f->start; at < f->end; at += i.len) {
-		const uint8_t *p = elf_file__at(c->elf, at, f->end - at);
-		if (!p || !insn__decode(p, f->end - at, at, &i))
-			return false;
-		if (i.flow == FLOW_STOP && i.modrm && p[i.modrm - 1] == 0xff && (p[i.modrm] >> 3 & 7) == 4)
-			return true;
-	}
-	return false;
-}
-
 /* What is behind a table, up to where something else begins for certain: it may be a part of it, if it is none. */
 static bool same_rest(const struct comparison *c, vaddr_t a, vaddr_t end_a, vaddr_t b, vaddr_t end_b)
 {
@@ -246,7 +232,7 @@ static bool same_jump_table(const struct comparison *c, const struct function *f
 		}
 		own += add(a, da) - fa->start < fa->end - fa->start;
 	}
-	*table = own >= TABLE_MIN && has_indirect_jump(c->a, fa);
+	*table = own >= TABLE_MIN && code__has_indirect_jump(c->a, fa);
 	return *table && same_rest(c, a + n, end_a, b + n, end_b);
 }
 
@@ -257,7 +243,7 @@ static bool same_jump_table(const struct comparison *c, const struct function *f
 static bool is_meant_as_code(const struct comparison *c, const struct function *f, const struct ref *r, vaddr_t to)
 {
 	return r->kind != REF_ADDRESS || to - f->start >= f->end - f->start || to == f->start ||
-	       has_indirect_jump(c->a, f);
+	       code__has_indirect_jump(c->a, f);
 }
 
 /* The address of an IFUNC of the library's own: a stub in the VAPI's file, and the PLT entry in next, which is bound to
@@ -410,7 +396,7 @@ static void list_tables(struct comparison *c)
 			while (t.end < end && read_word(c->b->elf, t.end, &d) &&
 			       add(t.start, d) - f->start < f->end - f->start)
 				t.end += 4;
-			if (t.end - t.start >= 4 * TABLE_MIN && has_indirect_jump(c->b, f))
+			if (t.end - t.start >= 4 * TABLE_MIN && code__has_indirect_jump(c->b, f))
 				vec__push(&c->tables, t);
 		}
 	}

@@ -89,6 +89,13 @@ Test(bad_input, functions_known_by_their_address)
 			   fixture_library(path_of("%s-2", pairs[i].kind), "libkept.so.1"), 3, pairs[i].reason);
 }
 
+/* Somebody has kept it, and it is no longer the same. */
+Test(bad_input, changed_constant_that_is_compared)
+{
+	check_says(fixture_library("default-1", "libkept.so.1"), fixture_library("default-2", "libkept.so.1"), 3,
+		   "the address of a constant at .* is compared with others");
+}
+
 Test(bad_input, variables_that_only_changed_code_uses)
 {
 	check_says(fixture_library("places-1", "libkept.so.1"), fixture_library("places-2", "libkept.so.1"), 3,
