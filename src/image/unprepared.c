@@ -389,7 +389,8 @@ static bool any_return_into_jump(const struct comparison *c)
 	for (size_t i = 0; i < c->a->functions.n; i++) {
 		const struct function *f = &c->a->functions.items[i];
 		struct insn n = {.len = 1};
-		for (vaddr_t a = f->start; c->moves[i] && a < f->end && a < f->start + 2 * ARCH_JUMP_SIZE; a += n.len) {
+		for (vaddr_t a = f->start; c->moves[i] && a < f->end && a < f->start + (vaddr_t)2 * ARCH_JUMP_SIZE;
+		     a += n.len) {
 			const uint8_t *p = elf_file__at(c->a->elf, a, f->end - a);
 			if (!p || !insn__decode(p, f->end - a, a, &n))
 				return true;
