@@ -396,7 +396,7 @@ static void list_tables(struct comparison *c)
 			while (t.end < end && read_word(c->b->elf, t.end, &d) &&
 			       add(t.start, d) - f->start < f->end - f->start)
 				t.end += 4;
-			if (t.end - t.start >= 4 * TABLE_MIN && code__has_indirect_jump(c->b, f))
+			if (t.end - t.start >= (vaddr_t)4 * TABLE_MIN && code__has_indirect_jump(c->b, f))
 				vec__push(&c->tables, t);
 		}
 	}

@@ -332,7 +332,7 @@ static struct err *check_rights(struct surgery *s)
 				return surgery__refuse(
 				    s, "pages of it that are to be replaced have other permissions than it wants "
 				       "(changed by a hook?)");
-			vec__push(&s->replaced, m);
+			vec__push(&s->replaced, m); // NOLINT(bugprone-sizeof-expression): a list of pointers
 			a += m->range.end.v - surgery__at(s, a).v;
 		}
 	}
