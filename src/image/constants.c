@@ -183,9 +183,9 @@ static bool same_around(const struct elf_section *a, uint64_t at_a, const struct
 /* ---- what code does with addresses ---- */
 
 /* What a register holds: an address that this build's code has formed, from that of a constant (or 0), or a negative
- * number. */
+ * number; or what a call found that was given such an address. */
 struct formed {
-	bool any, negative;
+	bool any, negative, found;
 	vaddr_t from;
 };
 
@@ -221,15 +221,16 @@ static void step(struct formed *reg, const struct insn *i, const struct insn_det
 	for (int r = 0; r < REG_COUNT; r++)
 		if (ends || (lost >> r & 1))
 			reg[r] = r == d->dst ? now : (struct formed){0};
-	if (given) /* what is found in a table belongs to it */
-		reg[arch_abi.result].any = true;
+	if (given)
+		reg[arch_abi.result].found = true;
 }
 
 static void note_use(const struct formed *reg, const struct insn_detail *d, struct uses *u)
 {
 	bool all = !d->has_mem; /* a loop over a table compares with its end, which was formed in the same way */
+	bool difference = d->written != 0; /* of what was found in a table: its index. Compared, it may be another's. */
 	for (int r = 0; r < REG_COUNT; r++)
-		all = all && (!(d->read >> r & 1) || reg[r].any);
+		all = all && (!(d->read >> r & 1) || reg[r].any || (difference && reg[r].found));
 	for (int r = 0; r < REG_COUNT; r++) {
 		bool in_address =
 		    d->has_mem && d->base != REG_NONE && d->index != REG_NONE && (r == d->base || r == d->index);
