@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 #include "base/fault.h"
@@ -25,7 +26,8 @@ struct hand {
 	struct hand_place place;
 	struct tracee t;
 	struct arch_regs at_rest; /* registers that the next call starts from */
-	bool loaded;
+	bool loaded, withheld;
+	int64_t first; /* number of the first call of a batch that is withheld */
 };
 
 const int hand_syscalls[] = {
@@ -152,9 +154,15 @@ struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg[6], int64_
 /* A result that no system call has; and the number at the end of a list. */
 static const int64_t not_run = INT64_MIN, end_of_list = -1;
 
+/* Behind the calls that a withheld batch waits with. */
+static taddr_t list_at(const struct hand_place *place)
+{
+	return taddr_add(place->scratch, HAND_DATA_AT + HAND_WAITS * sizeof(struct arch_batch_entry));
+}
+
 struct err *hand__forget_batch(const struct hand *h)
 {
-	return process__write(h->p, hand__data(h), &end_of_list, sizeof(end_of_list));
+	return process__write(h->p, list_at(&h->place), &end_of_list, sizeof(end_of_list));
 }
 
 static bool has_failed(int64_t result)
@@ -167,7 +175,7 @@ struct err *hand__read_batch(const struct process *p, const struct hand_place *p
 {
 	size_t max = HAND_BATCH_MAX;
 	struct arch_batch_entry *list = xcalloc(max, sizeof(*list));
-	struct err *e = process__read(p, taddr_add(place->scratch, HAND_DATA_AT), list, max * sizeof(*list));
+	struct err *e = process__read(p, list_at(place), list, max * sizeof(*list));
 	*n = *done = 0;
 	while (!e && *n < max && list[*n].nr != end_of_list)
 		++*n;
@@ -196,8 +204,23 @@ struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *call
 			list[i].nr = -1; /* where the batch ends */
 	}
 	list[n].nr = end_of_list;
-	TRY(process__write(h->p, hand__data(h), list, (n + 1) * sizeof(*list)));
+	TRY(process__write(h->p, list_at(&h->place), list, (n + 1) * sizeof(*list)));
 	h->loaded = true;
+	h->withheld = false;
+	h->first = list[0].nr;
+	return NULL;
+}
+
+/* The calls: mprotect(2) of what is readable and writable already. */
+struct err *hand__withhold_batch(struct hand *h)
+{
+	struct arch_batch_entry waits[HAND_WAITS] = {0};
+	for (size_t i = 0; i < HAND_WAITS; i++)
+		waits[i] = (struct arch_batch_entry){.nr = SYS_mprotect,
+						     .arg = {h->place.scratch.v, LLU_PAGE, PROT_READ | PROT_WRITE}};
+	TRY(hand__forget_batch(h));
+	TRY(process__write(h->p, hand__data(h), waits, sizeof(waits)));
+	h->withheld = true;
 	return NULL;
 }
 
@@ -210,7 +233,7 @@ struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size
 		return gone(h);
 	struct arch_regs r = h->at_rest;
 	arch_regs__make_batch(&r, taddr_add(h->place.pads, ARCH_PAD_BATCH), borrow__hand_stack(&h->place),
-			      hand__data(h));
+			      h->withheld ? hand__data(h) : list_at(&h->place));
 	struct err *e = tracee__set_regs(&h->t, &r);
 	if (e && err__kind(e) == ERR_GONE) {
 		err__free(e);
@@ -221,13 +244,19 @@ struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size
 	uint64_t deadline = clock_deadline(CALL_MS);
 	do {
 		tracee__cont(&h->t);
+		if (h->withheld)
+			TRY(process__write(h->p, list_at(&h->place), &h->first, sizeof(h->first)));
 		TRY(tracee__wait(&h->t, deadline));
 	} while (h->t.state != TRACEE_GONE && h->t.state != TRACEE_RUNNING);
 	if (h->t.state == TRACEE_RUNNING)
 		return process__err(h->p, h->t.tid, ERR_SURGERY, 0, NULL, "the batch does not end");
 
 	FREE_CLEANUP struct arch_batch_entry *list = xcalloc(n + 1, sizeof(*list));
-	TRY(process__read(h->p, hand__data(h), list, n * sizeof(*list)));
+	TRY(process__read(h->p, list_at(&h->place), list, n * sizeof(*list)));
+	if (h->withheld && n && list[0].result == not_run) {
+		TRY(hand__forget_batch(h));
+		return process__err(h->p, 0, ERR_RETRY, 0, NULL, "the hand did not wait long enough for the exchange");
+	}
 	for (size_t i = 0; i < n; i++) {
 		calls[i].result = list[i].result == not_run ? 0 : list[i].result;
 		if (*done == i && list[i].result != not_run && !has_failed(list[i].result))

@@ -30,7 +30,8 @@
 enum {
 	HAND_SCRATCH_MIN = 32768,
 	HAND_DATA_SIZE = 12288,
-	HAND_BATCH_MAX = HAND_DATA_SIZE / sizeof(struct arch_batch_entry) - 1, /* calls */
+	HAND_WAITS = 32, /* calls in front of a batch that is withheld */
+	HAND_BATCH_MAX = HAND_DATA_SIZE / sizeof(struct arch_batch_entry) - HAND_WAITS - 1, /* calls */
 	HAND_CLONE_FLAGS = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND | CLONE_FS | CLONE_SYSVSEM,
 };
 
@@ -79,9 +80,13 @@ taddr_t hand__data(const struct hand *h);
 /* Sets the hand up to run a batch of `n` calls (at most HAND_BATCH_MAX; it occupies the data area), but does
  * not start it. */
 MUST_CHECK struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *calls, size_t n);
+/* Withholds the loaded batch until the hand runs: for calls that nobody may meet half-way. A tool that dies between
+ * giving the hand its registers and letting it go leaves a hand that is let go together with all other threads; then it
+ * makes HAND_WAITS calls that change nothing, and ends. */
+MUST_CHECK struct err *hand__withhold_batch(struct hand *h);
 /* Runs the loaded batch to its end in one go, also when the tool dies meanwhile; the hand exits
- * with it. Fills in the results of `calls`; entries behind the first failure keep result 0.
- * *done says how many calls succeeded. */
+ * with it. ERR_RETRY: it was withheld, and the tool too slow; nothing happened. Fills in the results of `calls`;
+ * entries behind the first failure keep result 0. *done says how many calls succeeded. */
 MUST_CHECK struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size_t n, size_t *done);
 
 /* What was loaded does not count any more: nobody is to go on with it (hand__read_batch()). */

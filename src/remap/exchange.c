@@ -65,9 +65,13 @@ static struct arch_batch_entry call_of(const struct step *t)
 
 struct err *exchange__load(struct exchange *x, struct hand *h)
 {
-	for (size_t i = 0; i < x->n; i++)
+	bool code = false;
+	for (size_t i = 0; i < x->n; i++) {
 		x->batch[i] = call_of(&x->steps[i]);
-	return hand__load_batch(h, x->batch, x->n);
+		code = code || (x->steps[i].shadow && x->steps[i].shadow->exec);
+	}
+	TRY(hand__load_batch(h, x->batch, x->n));
+	return code ? hand__withhold_batch(h) : NULL; /* pages of code must not change while threads run */
 }
 
 /* The batch stopped at step `done`. What was moved has its new contents. Once a table has changed, threads that were

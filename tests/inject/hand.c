@@ -95,7 +95,7 @@ Test(hand, opens_files_in_a_table_of_its_own)
 	scene__close(&s);
 }
 
-Test(hand, runs_a_batch_to_its_first_failure)
+static void run_a_batch(bool withheld)
 {
 	struct scene s = scene__start("busy", NULL);
 	struct hand *h = NULL;
@@ -112,6 +112,8 @@ Test(hand, runs_a_batch_to_its_first_failure)
 	};
 	size_t done = 0;
 	OK(hand__load_batch(h, list, 4));
+	if (withheld)
+		OK(hand__withhold_batch(h));
 	OK(hand__run_batch(h, list, 4, &done));
 	hand__dismiss(h);
 	cr_assert_eq(done, 2);
@@ -128,6 +130,17 @@ Test(hand, runs_a_batch_to_its_first_failure)
 	target__say(s.target, "check");
 	cr_assert(strncmp(target__hear(s.target), "ok", 2) == 0);
 	scene__close(&s);
+}
+
+Test(hand, runs_a_batch_to_its_first_failure)
+{
+	run_a_batch(false);
+}
+
+/* The hand runs first, and finds the batch then. */
+Test(hand, runs_a_batch_that_was_withheld)
+{
+	run_a_batch(true);
 }
 
 /* The hand exits with the batch; what is asked of it afterwards is an error, not a hang. */
