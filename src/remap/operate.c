@@ -373,7 +373,7 @@ static struct err *find_words(const struct target *t, const trange_list *ranges,
 
 static struct err *is_parked(const struct target *t, const struct holder *h)
 {
-	return err__new(ERR_RETRY, 0, process__name(t->process), NULL,
+	return err__new(ERR_RETRY, 0, process__name(t->process), "run llvupdate again later, or restart the process",
 			"an address in the old code is at 0x%lx: a parked stack or context?", h->at.v);
 }
 

@@ -13,7 +13,7 @@ enum { SEGMENTS_MAX = 16 };
 
 struct err *surgery__refuse(const struct surgery *s, const char *why)
 {
-	return err__new(ERR_REFUSED, 0, s->l->path, NULL, "%s", why);
+	return err__new(ERR_REFUSED, 0, s->l->path, "restart the process to run the new build", "%s", why);
 }
 
 /* ---- before anything is touched ---- */
