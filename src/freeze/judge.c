@@ -1,10 +1,10 @@
 /* Judging stopped threads (see judge.h).
  *
- * When may a frame be moved? It is in a function f of the old code, the new code has f with the same bytes but for
- * references, and what is known about unwinding is the same at both places. So all that the frame holds (its layout,
- * saved registers, the meaning of each register) is as the new code at the same offset expects it; a call from
- * there returns in the same way; and an exception finds what it would have found. What a register or a word of the
- * frame holds of the old code itself (the base of a jump table, the address of a constant) stays good, as the old code
+ * When may a frame be moved? It is in a function f of the old code, the new code has f with the same bytes and with
+ * references to the same places (image/succession.c), and what is known about unwinding is the same at both places. So
+ * all that the frame holds (its layout, saved registers, the meaning of each register) is as the new code at the same
+ * offset expects it; a call from there returns in the same way; and an exception finds what it would have found. What a
+ * register or a word of the frame holds of the old code itself (the base of a jump table) stays good, as the old code
  * stays mapped as long as anything leads there.
  *
  * Threads are moved whole or not at all: no function that changed ever returns to a moved frame.
@@ -54,13 +54,13 @@ const char *call_name(char buf[CALL_NAME_MAX], int64_t nr)
 
 /* --- reasons --- */
 
-/* "lib_wait (changed in the new build)" */
+/* "lib_wait (changed in the new build, or what it refers to did)" */
 static char *describe(const struct freeze_options *opt, taddr_t code)
 {
 	const struct freeze_function *f = functions__at(opt, code);
 	if (!f)
 		return xasprintf("code at 0x%" PRIx64, code.v);
-	const char *changed = f->successor.v ? "" : " (changed in the new build)";
+	const char *changed = f->successor.v ? "" : " (changed in the new build, or what it refers to did)";
 	return f->name ? xasprintf("%s%s", f->name, changed)
 		       : xasprintf("the function at 0x%" PRIx64 "%s", f->range.start.v, changed);
 }

@@ -305,11 +305,11 @@ static void pair_up(struct uses *u, vaddr_list *taken, vaddr_list *ends)
 	taken->n = ends->n = 0;
 }
 
-static bool looks_like_jump_table(const struct elf_file *e, vaddr_t a)
+bool constants__is_jump_table(const struct elf_file *e, vaddr_t a)
 {
-	const struct elf_section *s = elf_file__section_at(e, a);
-	uint64_t at = a - s->h.sh_addr;
-	return is_jump_table(e, s->data + at, s->h.sh_size - at, a);
+	const struct elf_section *s = is_constant(e, a) ? elf_file__section_at(e, a) : NULL;
+	uint64_t at = s ? a - s->h.sh_addr : 0;
+	return s && is_jump_table(e, s->data + at, s->h.sh_size - at, a);
 }
 
 /* Of all whose address a function takes; and of those that functions return, as begin() and end() do. */
@@ -321,7 +321,7 @@ static void list_pairs_in(const struct code *c, const struct function *f, struct
 		const struct ref *r = &c->refs.items[k];
 		if (r->kind != REF_ADDRESS || !is_constant(c->elf, r->target))
 			continue;
-		if (switches && looks_like_jump_table(c->elf, r->target)) { /* it has no end that anybody takes */
+		if (switches && constants__is_jump_table(c->elf, r->target)) { /* it has no end that anybody takes */
 			vec__push(&u->taken, r->target);
 			continue;
 		}
@@ -589,6 +589,11 @@ static vaddr_t home_of_live(const struct planner *x, vaddr_t live)
 	if (m && m->n_consts)
 		known = bsearch(&key, m->consts, m->n_consts, sizeof(key), by_at);
 	return known ? known->home : (m ? m->base : 0) + live;
+}
+
+vaddr_t constants__place_of_live(const struct planner *x, vaddr_t live)
+{
+	return is_constant(x->p->live, live) ? home_of_live(x, live) : 0;
 }
 
 static int by_hash(const void *a, const void *b)

@@ -384,38 +384,6 @@ static struct err *analyse_both(struct plan *p)
 	return next.err;
 }
 
-/* The same bytes but for references, which stand at the same offsets. */
-static bool identical(const struct code *a, const struct function *fa, const struct code *b, const struct function *fb)
-{
-	size_t len = fa->end - fa->start;
-	const uint8_t *pa = elf_file__at(a->elf, fa->start, len);
-	const uint8_t *pb = elf_file__at(b->elf, fb->start, len);
-	if (fb->end - fb->start != len || fa->n_refs != fb->n_refs || !pa || !pb)
-		return false;
-	size_t done = 0;
-	for (uint32_t i = 0; i < fa->n_refs; i++) {
-		const struct ref *ra = &a->refs.items[fa->first_ref + i], *rb = &b->refs.items[fb->first_ref + i];
-		size_t at = ra->site - fa->start;
-		if (rb->site - fb->start != at || ra->size != rb->size || at < done || at + ra->size > len ||
-		    memcmp(pa + done, pb + done, at - done) != 0)
-			return false;
-		done = at + ra->size;
-	}
-	return memcmp(pa + done, pb + done, len - done) == 0;
-}
-
-static void list_successions(struct plan *p)
-{
-	for (size_t i = 0; i < p->live_code->functions.n; i++) {
-		const struct function *f = &p->live_code->functions.items[i];
-		struct succession s = {.start = f->start, .end = f->end};
-		s.next = match__successor(p->match, f->start);
-		const struct function *heir = s.next ? code__function_starting(p->next_code, s.next) : NULL;
-		s.identical = heir && identical(p->live_code, f, p->next_code, heir);
-		vec__push(&p->functions, s);
-	}
-}
-
 /* They take more memory than all of the rest, and a plan from the cache has none. */
 static void put_tools_away(struct plan *p)
 {
@@ -471,7 +439,7 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		free(old.items);
 		free(new.items);
 	}
-	list_successions(p);
+	succession__list(&x);
 	if (x.vapi_code != p->live_code)
 		code__free(x.vapi_code);
 	put_tools_away(p);

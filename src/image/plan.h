@@ -119,7 +119,7 @@ enum layout_verdict {
 struct succession {
 	vaddr_t start, end; /* in live's file */
 	vaddr_t next;       /* in next's file; 0: nothing does */
-	uint64_t identical; /* 1: both are the same bytes but for references, so offsets mean the same in both */
+	uint64_t identical; /* 1: who is in the middle of it may go on at the same offset in `next` (succession.c) */
 };
 
 struct plan_counts {

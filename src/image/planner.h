@@ -150,6 +150,10 @@ bool constants__may_keep(const struct planner *x, vaddr_t next, vaddr_t older);
 /* The constants of a build that anything refers to, sorted. */
 void constants__list_targets_of(const struct code *c, vaddr_list *out);
 void constants__free(struct planner *x);
+/* Where the process has a constant of live's; 0 when it is none. */
+vaddr_t constants__place_of_live(const struct planner *x, vaddr_t live);
+/* Do its first words lead to code, as those of a table for switch do? */
+bool constants__is_jump_table(const struct elf_file *e, vaddr_t a);
 /* Is there a table of distances to other constants, which say as much as its own contents do? */
 bool constants__is_table_of_distances(struct planner *x, vaddr_t next);
 
@@ -161,6 +165,9 @@ void rebind__all(struct planner *x);
 /* The canonical stub of a function of next, in VAPI space; takes a spare slot when it has none yet.
  * 0, and a refusal, when there is none left. */
 vaddr_t rebind__stub(struct planner *x, vaddr_t function);
+
+/* succession.c: fills the plan's list of functions. */
+void succession__list(struct planner *x);
 
 /* lsda.c: places of 4-byte pc-relative references to type information in one function's
  * language-specific data. False: an encoding that is not understood. */

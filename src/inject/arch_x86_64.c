@@ -281,8 +281,16 @@ const char *arch_sigframe__write(uint8_t *buf, size_t len, taddr_t at, const str
 	return NULL;
 }
 
-/* uc_flags and uc_link look so in every frame that the kernel writes for a 64-bit handler; and in the auxiliary vector
- * of a program that was started through the dynamic loader by name (AT_BASE is 0). No stack is in the first page. */
+/* What was interrupted was 64-bit code (__USER_CS; under Xen FLAT_RING3_CS64, which differs in the upper bits alone).
+ * Of the flags bit 1 is always set, and those from 22 on never (Intel SDM volume 1, 3.4.3). */
+static bool is_user_code(const struct sigcontext *mc)
+{
+	return (mc->cs & 0xfff) == 0x33 && (mc->eflags & 2) && mc->eflags >> 22 == 0;
+}
+
+/* uc_flags and uc_link look so in every frame that the kernel writes for a 64-bit handler
+ * (arch/x86/kernel/signal_64.c), but in much else too: a count of six or seven and a zero. No stack is in the first
+ * page. */
 bool arch_sigframe__spot(const uint64_t *words, size_t n, taddr_t at, taddr_t *interrupted_sp)
 {
 	struct kernel_ucontext uc;
@@ -291,7 +299,8 @@ bool arch_sigframe__spot(const uint64_t *words, size_t n, taddr_t at, taddr_t *i
 		return false;
 	memcpy(&uc, words, sizeof(uc));
 	*interrupted_sp = taddr(uc.mc.rsp);
-	return uc.mc.rsp >= LLU_PAGE && uc.mc.rsp < at.v; /* else it lies in what is looked at anyway */
+	return is_user_code(&uc.mc) && uc.mc.rsp >= LLU_PAGE &&
+	       uc.mc.rsp < at.v; /* else it lies in what is looked at anyway */
 }
 
 /* fs/proc/array.c and arch/x86/kernel/cpu/proc.c, arch_proc_pid_thread_features (Linux 6.6) */

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "base/fault.h"
@@ -211,6 +212,16 @@ struct err *hand__load_batch(struct hand *h, const struct arch_batch_entry *call
 	return NULL;
 }
 
+/* A hand that is let go must not take the processor from the tool, which has something to write first: a task of
+ * SCHED_BATCH preempts nobody when it wakes up (sched(7); kernel/sched/fair.c, check_preempt_wakeup_fair()). */
+static void hold_back(pid_t tid, bool back)
+{
+	const struct sched_param none = {0};
+	(void)sched_setscheduler(tid, back ? SCHED_BATCH : SCHED_OTHER, &none);
+	if (!back)
+		(void)setpriority(PRIO_PROCESS, (id_t)tid, -20); /* at once: everybody stands still */
+}
+
 /* The calls: mprotect(2) of what is readable and writable already. */
 struct err *hand__withhold_batch(struct hand *h)
 {
@@ -242,10 +253,14 @@ struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size
 	TRY(e);
 	h->loaded = false;
 	uint64_t deadline = clock_deadline(CALL_MS);
+	if (h->withheld)
+		hold_back(h->t.tid, true);
 	do {
 		tracee__cont(&h->t);
-		if (h->withheld)
+		if (h->withheld) {
 			TRY(process__write(h->p, list_at(&h->place), &h->first, sizeof(h->first)));
+			hold_back(h->t.tid, false);
+		}
 		TRY(tracee__wait(&h->t, deadline));
 	} while (h->t.state != TRACEE_GONE && h->t.state != TRACEE_RUNNING);
 	if (h->t.state == TRACEE_RUNNING)

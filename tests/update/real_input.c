@@ -384,6 +384,21 @@ Test(real_input, ranges)
 	walk("ranges", "");
 }
 
+/* A thread is between the start of a table and its end, which is another one in the new build: it cannot be moved. */
+Test(real_input, a_walk_through_a_table)
+{
+	struct scene s = scene__begin("ranges", "v1");
+	for (int v = 2; v <= 3; v++) {
+		target__ask(s.target, "walk", "waiting");
+		scene__install(&s, path_of("v%d", v));
+		scene__refuse(&s, "thread [0-9]+: .*it waits in read\\(2\\), called from ranges_walk");
+		target__ask(s.target, "go", "walked");
+		scene__update(&s);
+		target__rounds(s.target, 2, v);
+	}
+	free(target__finish(s.target));
+}
+
 Test(real_input, ranges_with_symbols)
 {
 	walk("ranges", "-symbols");
