@@ -88,7 +88,8 @@ static struct err *drive(struct freeze *f, size_t i, struct judgement *j, struct
 	err__free(now.why);
 	if (*left)
 		return NULL;
-	keep(why, err__new(ERR_RETRY, 0, NULL, NULL, "%s; let run alone, %s", err__text(j->why), d.why));
+	keep(why, err__new(ERR_RETRY, 0, NULL, NULL, "%s; let run alone, %s", err__text(j->why),
+			   d.why ? d.why : "it left, and is inside again"));
 	return NULL;
 }
 

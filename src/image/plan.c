@@ -508,6 +508,8 @@ void plan__free(struct plan *p)
 	vec__free(&p->jumps);
 	vec__free(&p->pages);
 	vec__free(&p->leaves);
+	vec__free(&p->private_uses);
+	vec__free(&p->private_gives);
 	free(p->overrule);
 	put_tools_away(p);
 	free(p);

@@ -129,6 +129,12 @@ struct plan_counts {
 	size_t new_exports;
 };
 
+/* A private import (contract.h) that code uses; of data also an offset at which it may read. */
+struct private_use {
+	const char *name;
+	uint64_t at;
+};
+
 struct plan {
 	const struct elf_file *vapi, *live, *next; /* borrowed */
 	VEC(struct reason) refusals;               /* empty: fit */
@@ -144,7 +150,10 @@ struct plan {
 	unwind_rows unwind; /* of next, addresses of its file */
 	VEC(struct succession) functions; /* all of live's, in address order */
 	VEC(struct entry_jump) jumps;     /* unprepared: in address order */
-	VEC(struct vrange) leaves;        /* unprepared: vapi's own code that no thread may be in; in address order */
+	uint64_t n_moved;                 /* unprepared: how many functions move */
+	vrange_list leaves;               /* unprepared: vapi's own code that no thread may be in; in address order */
+	VEC(struct private_use) private_uses; /* unprepared: what moving code uses of other libraries (contract.h) */
+	VEC(const char *) private_gives;      /* unprepared: vapi's private exports that move */
 	bool entangled;     /* unprepared: old code that is left would not do beside new functions (unprepared.h) */
 	VEC(vaddr_t) pages; /* unprepared: vapi's pages with code that changes, where jumps come or go */
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT and data included */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC "LLUPLAN"
-enum { PLAN_FILE_VERSION = 4 };
+enum { PLAN_FILE_VERSION = 5 };
 
 struct head {
 	char magic[8];
@@ -270,6 +270,19 @@ static void leave(struct io *io, struct vrange *r)
 	number(io, &r->end);
 }
 
+static void private_use(struct io *io, struct private_use *u)
+{
+	name(io, &u->name);
+	number(io, &u->at);
+	io->damaged = io->damaged || !u->name;
+}
+
+static void private_give(struct io *io, const char **s)
+{
+	name(io, s);
+	io->damaged = io->damaged || !*s;
+}
+
 static void verdict(struct io *io, enum layout_verdict *v)
 {
 	uint64_t n = *v;
@@ -301,10 +314,10 @@ static void counts(struct io *io, struct plan_counts *c)
 /* Whoever adds something to a plan: give it a line below, or say that it is not kept (borrowed files, overrule,
  * not_to_keep, kept, tools), raise PLAN_FILE_VERSION, and put the new size here. (A field that fits into a hole of a
  * struct goes unnoticed.) */
-_Static_assert(sizeof(struct plan) == 504 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
+_Static_assert(sizeof(struct plan) == 560 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
 		   sizeof(struct new_got) == 48 && sizeof(struct relro_word) == 24 && sizeof(struct live_const) == 16 &&
 		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 32 &&
-		   sizeof(struct entry_jump) == 16 && sizeof(struct vrange) == 16,
+		   sizeof(struct entry_jump) == 16 && sizeof(struct private_use) == 16 && sizeof(struct vrange) == 16,
 	       "plan_file.c does not know all of a plan");
 
 static void fields(struct io *io, struct plan *p)
@@ -322,7 +335,10 @@ static void fields(struct io *io, struct plan *p)
 	LIST(io, &p->unwind, unwind);
 	LIST(io, &p->functions, succession);
 	LIST(io, &p->jumps, jump);
+	number(io, &p->n_moved);
 	LIST(io, &p->leaves, leave);
+	LIST(io, &p->private_uses, private_use);
+	LIST(io, &p->private_gives, private_give);
 	LIST(io, &p->pages, number);
 	flag(io, &p->entangled);
 	number(io, &p->image_len);

@@ -178,7 +178,7 @@ static bool is_padding(const struct code *c, vaddr_t a, const struct elf_section
 }
 
 /* Where the jump goes; 0 when there is no room for it, not with the padding behind the function either. */
-static vaddr_t place_of_jump(const struct comparison *c, const struct function *f)
+vaddr_t unprepared__jump_place(const struct comparison *c, const struct function *f)
 {
 	size_t len = f->end - f->start;
 	const uint8_t *p = elf_file__at(c->a->elf, f->start, len);
@@ -194,7 +194,7 @@ static void lay_jump(struct comparison *c, size_t i)
 {
 	const struct function *f = &c->a->functions.items[i], *heir = heir_of(c, i);
 	FREE_CLEANUP char *name = code__describe(c->a, f->start);
-	struct entry_jump m = {place_of_jump(c, f), heir ? heir->start : 0};
+	struct entry_jump m = {unprepared__jump_place(c, f), heir ? heir->start : 0};
 	if (f->signal_frame)
 		planner__refuse(c->x, "entry", "%s changed, which the kernel and unwinders know by its bytes", name);
 	else if (!heir)
@@ -210,14 +210,15 @@ static void lay_jump(struct comparison *c, size_t i)
 static void list_moves(struct comparison *c)
 {
 	FREE_CLEANUP bool *reachable = xcalloc(c->a->functions.n, sizeof(bool));
+	for (size_t i = 0; i < c->a->functions.n; i++) {
+		const struct function *f = &c->a->functions.items[i], *heir = heir_of(c, i);
+		if (c->moves[i])
+			tail__leave(c, f, heir, same__any_handlers(c, f, heir), &c->x->p->leaves, reachable);
+	}
 	list_reachable(c, reachable);
 	for (size_t i = 0; i < c->a->functions.n; i++) {
-		const struct function *f = &c->a->functions.items[i];
-		if (!c->moves[i])
-			continue;
-		struct vrange r = {f->start, f->end};
-		vec__push(&c->x->p->leaves, r);
-		if (reachable[i])
+		c->x->p->n_moved += c->moves[i];
+		if (c->moves[i] && reachable[i])
 			lay_jump(c, i);
 	}
 }
@@ -285,13 +286,12 @@ static bool goes_by_caller(const char *import)
 	return false;
 }
 
-/* The import that a reference of next's code leads to, by its PLT or its GOT. */
-static const char *import_of(const struct comparison *c, const struct ref *r)
+const struct elf_symbol *unprepared__import(const struct code *c, const struct ref *r)
 {
-	const struct elf_file *e = c->b->elf;
+	const struct elf_file *e = c->elf;
 	const struct elf_reloc *slot = elf_file__reloc_at(e, r->target);
-	uint32_t symbol = slot ? slot->symbol : code__plt_import(c->b, r->target);
-	return symbol ? e->symbols[symbol].name : "";
+	uint32_t symbol = slot ? slot->symbol : code__plt_import(c, r->target);
+	return symbol ? &e->symbols[symbol] : NULL;
 }
 
 static void check_callers(const struct comparison *c)
@@ -302,13 +302,13 @@ static void check_callers(const struct comparison *c)
 		if (f->plt || (old >= 0 && !c->moves[old]))
 			continue;
 		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
-			const char *import = import_of(c, &c->b->refs.items[k]);
-			if (!goes_by_caller(import))
+			const struct elf_symbol *import = unprepared__import(c->b, &c->b->refs.items[k]);
+			if (!import || !goes_by_caller(import->name))
 				continue;
 			FREE_CLEANUP char *name = code__describe(c->b, f->start);
 			planner__refuse(c->x, "caller",
 					"%s changed, and calls %s(3), which goes by the library that it is called from",
-					name, import);
+					name, import->name);
 			break;
 		}
 	}
@@ -346,7 +346,7 @@ static bool meets_jump(const struct comparison *c, vaddr_t to)
 static bool comes_to_jump(const struct comparison *c, vaddr_t to)
 {
 	const struct function *g = code__function_starting(c->a, to);
-	return meets_jump(c, to) || (g && meets_jump(c, place_of_jump(c, g)));
+	return meets_jump(c, to) || (g && meets_jump(c, unprepared__jump_place(c, g)));
 }
 
 /* Does a function that stays lead to a jump, by what has been found so far? */
@@ -416,7 +416,8 @@ static bool earlier_leads_to_jump(const struct comparison *c, const bool *leads)
 		const struct function *g = code__function_at(p->live_code, to);
 		int32_t old = g ? m->b_to_a[index_of(p->live_code, g)] : -1;
 		if ((r->kind == REF_CALL || r->kind == REF_JUMP) && old >= 0)
-			found = leads[old] && !meets_live_jump(c, place_of_jump(c, &c->a->functions.items[old]));
+			found =
+			    leads[old] && !meets_live_jump(c, unprepared__jump_place(c, &c->a->functions.items[old]));
 	}
 	match__free(m);
 	return found;
@@ -547,6 +548,7 @@ static void compare(struct comparison *c)
 	check_exports(c);
 	check_labels(c);
 	check_callers(c);
+	private__list(c);
 	look_for_entanglement(c);
 	check_held(c);
 	list_pages(c);

@@ -21,10 +21,10 @@ struct comparison {
 	struct patch *patches; /* by site */
 	size_t n_patches;
 	fde_list fdes_a, fdes_b;
-	vaddr_list targets_a;      /* constants of vapi that anything refers to, sorted; next's are the planner's */
-	VEC(struct way) ways;      /* of a, by function */
-	VEC(struct vrange) tables; /* for switch, of next, by address */
-	bool earlier_leads;        /* code of an earlier update comes to jumps by what stays */
+	vaddr_list targets_a; /* constants of vapi that anything refers to, sorted; next's are the planner's */
+	VEC(struct way) ways; /* of a, by function */
+	vrange_list tables;   /* for switch, of next, by address */
+	bool earlier_leads;   /* code of an earlier update comes to jumps by what stays */
 	/* the last stretch in which constants were found to agree, `shift` bytes apart */
 	vaddr_t shift, agree_from, agree_to;
 };
@@ -39,5 +39,23 @@ bool same__prepare(struct comparison *c);
 /* Do both do the same: the same bytes, whose references lead to the same functions, the same data and equal constants,
  * and the same handling of exceptions? */
 bool same__function(struct comparison *c, const struct function *fa, const struct function *fb);
+/* Of a reference of `fa` and one of its counterpart's. */
+bool same__reference(struct comparison *c, const struct function *fa, const struct ref *ra, const struct ref *rb);
+/* Are there handlers for exceptions that pass through either? */
+bool same__any_handlers(const struct comparison *c, const struct function *fa, const struct function *fb);
+
+/* Adds to `leaves` what nobody may be in of a function of vapi that moves, of which `fb` (may be NULL) takes over: all
+ * but what is the same in both builds from where a call returns to the end. What that leads to is marked in `reached`,
+ * by index into vapi's functions. `handlers`: exceptions may go on elsewhere. */
+void tail__leave(struct comparison *c, const struct function *fa, const struct function *fb, bool handlers,
+		 vrange_list *leaves, bool *reached);
+
+/* Where the jump at the entry of a function of vapi would be; 0: there is no room for one. */
+vaddr_t unprepared__jump_place(const struct comparison *c, const struct function *f);
+/* The import that a reference of either build leads to, by its PLT or its GOT, or NULL. */
+const struct elf_symbol *unprepared__import(const struct code *c, const struct ref *r);
+
+/* Fills private_uses and private_gives of the plan. */
+void private__list(struct comparison *c);
 
 #endif

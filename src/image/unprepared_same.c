@@ -255,7 +255,7 @@ static bool same_ifunc(const struct comparison *c, const struct vapi_slot *slot,
 	       c->x->p->slots[slot - c->a->elf->slots] == elf_file__behind_stub(c->b->elf, (vaddr_t)r->addend);
 }
 
-static bool same_reference(struct comparison *c, const struct function *fa, const struct ref *ra, const struct ref *rb)
+bool same__reference(struct comparison *c, const struct function *fa, const struct ref *ra, const struct ref *rb)
 {
 	const struct vapi_slot *slot = elf_file__slot_at(c->a->elf, ra->target);
 	bool table;
@@ -343,6 +343,12 @@ static bool same_exceptions(const struct comparison *c, const struct function *f
 	return !a->lsda || same_lsda(c, a->lsda, b->lsda);
 }
 
+bool same__any_handlers(const struct comparison *c, const struct function *fa, const struct function *fb)
+{
+	const struct fde *a = fde_of(&c->fdes_a, fa), *b = fb ? fde_of(&c->fdes_b, fb) : NULL;
+	return (a && a->lsda) || (b && b->lsda);
+}
+
 /* ---- all of it ---- */
 
 bool same__function(struct comparison *c, const struct function *fa, const struct function *fb)
@@ -363,7 +369,7 @@ bool same__function(struct comparison *c, const struct function *fa, const struc
 	if (memcmp(pa + done, pb + done, len - done) != 0)
 		return false;
 	for (uint32_t i = 0; i < fa->n_refs; i++)
-		if (!same_reference(c, fa, &c->a->refs.items[fa->first_ref + i], &c->b->refs.items[fb->first_ref + i]))
+		if (!same__reference(c, fa, &c->a->refs.items[fa->first_ref + i], &c->b->refs.items[fb->first_ref + i]))
 			return false;
 	return same_exceptions(c, fa, fb);
 }

@@ -6,6 +6,7 @@
 #include "base/vec.h"
 
 typedef VEC(vaddr_t) vaddr_list;
+typedef VEC(struct vrange) vrange_list;
 
 void vaddr_list__sort(vaddr_list *l);
 /* Of a sorted list: the index of the first that is `a` or above it, l->n if there is none; and whether `a` is in it. */

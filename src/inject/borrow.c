@@ -572,15 +572,22 @@ struct err *borrow__clone(const struct process *p, const struct hand_place *plac
 
 /* --- calls of its own --- */
 
-/* Looks for the bytes in executable mappings whose path has `words` in it. */
-static struct err *find_bytes(const struct process *p, const struct mappings *maps, const char *words,
-			      const uint8_t *bytes, size_t n, taddr_t *out)
+/* By its file's name: one of ours that begins so may be on its way out. */
+static bool is_libc(const struct mapping *m)
+{
+	const char *slash = strrchr(m->path, '/');
+	return slash && strcmp(slash, "/libc.so.6") == 0;
+}
+
+/* Looks for the bytes in libc's code. */
+static struct err *find_bytes(const struct process *p, const struct mappings *maps, const uint8_t *bytes, size_t n,
+			      taddr_t *out)
 {
 	*out = taddr(0);
 	for (size_t i = 0; i < maps->n && !out->v; i++) {
 		const struct mapping *m = &maps->items[i];
 		size_t len = m->range.end.v - m->range.start.v;
-		if (!(m->prot & PROT_EXEC) || !m->inode || m->shared || !strstr(m->path, words) || len > TEXT_MAX)
+		if (!(m->prot & PROT_EXEC) || !m->inode || m->shared || !is_libc(m) || len > TEXT_MAX)
 			continue;
 		FREE_CLEANUP uint8_t *code = xmalloc(len);
 		TRY(process__read(p, m->range.start, code, len));
@@ -597,9 +604,9 @@ static struct err *find_instructions(const struct process *p, struct errand *x)
 	size_t n_call, n_return;
 	const uint8_t *call = arch_code__syscall_ret(&n_call), *way = arch_code__sigreturn(&n_return);
 	TRY(process__maps(p, &maps));
-	struct err *e = find_bytes(p, &maps, "/libc.so.6", call, n_call, &x->syscall_at);
+	struct err *e = find_bytes(p, &maps, call, n_call, &x->syscall_at);
 	if (!e)
-		e = find_bytes(p, &maps, "/libc.so.6", way, n_return, &x->sigreturn_at);
+		e = find_bytes(p, &maps, way, n_return, &x->sigreturn_at);
 	mappings__free(&maps);
 	if (!e && (!x->syscall_at.v || !x->sigreturn_at.v))
 		e = process__err(p, 0, ERR_REFUSED, 0, NULL,

@@ -102,9 +102,18 @@ bool thread_view__waits_for_vfork(const struct thread_view *v)
 	return v->nr == SYS_clone || v->nr == SYS_clone3;
 }
 
+/* Do some of those that shared its memory a moment ago do so still? */
+static bool any_still_shares(const struct process *p, const pid_list *pids)
+{
+	for (size_t i = 0; i < pids->n; i++)
+		if (shares(p, pids->items[i]) != 0)
+			return true;
+	return false;
+}
+
 struct err *process__shares_memory(const struct process *p, bool children_only)
 {
-	pid_list pids = {0};
+	pid_list pids = {0}, sharing = {0};
 	VEC(char) found = {0};
 	struct err *e = children_only ? children(p, &pids) : everyone(p, &pids);
 	for (size_t i = 0; !e && i < pids.n; i++) {
@@ -119,11 +128,13 @@ struct err *process__shares_memory(const struct process *p, bool children_only)
 			int len = snprintf(word, sizeof(word), " %d", pids.items[i]);
 			for (int k = 0; k < len; k++)
 				vec__push(&found, word[k]);
+			vec__push(&sharing, pids.items[i]);
 		}
 	}
 	if (!e && found.n) {
 		vec__push(&found, '\0');
-		if (waits_for_vfork(p))
+		/* a vfork child may have gone its own way since */
+		if (waits_for_vfork(p) || !any_still_shares(p, &sharing))
 			e = process__err(p, 0, ERR_RETRY, 0, NULL, "a vfork child shares its memory: pid%s",
 					 found.items);
 		else
@@ -131,6 +142,7 @@ struct err *process__shares_memory(const struct process *p, bool children_only)
 					 found.items);
 	}
 	vec__free(&found);
+	vec__free(&sharing);
 	vec__free(&pids);
 	return e;
 }

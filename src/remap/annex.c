@@ -11,7 +11,7 @@
 #include "image/vapi_file.h"
 #include "inject/borrow.h"
 #include "remap/bring.h"
-#include "remap/group.h"
+#include "remap/glibc.h"
 #include "remap/linkmap.h"
 
 /* Distances of 32 bits, with something to spare for what lies at the ends. */
@@ -233,7 +233,7 @@ static bool may_have_coroutines(const struct process *p)
 		if (!o.mapping || !o.mapping->inode)
 			continue; /* the kernel's own */
 		e = linkmap__file(map, i, &file);
-		if (!e && !group__is_glibc(file->soname) && imports_switches(file))
+		if (!e && !glibc__is_part(file->soname) && imports_switches(file))
 			return true;
 	}
 	return e != NULL;

@@ -233,7 +233,9 @@ static struct err *read_slots(const struct process *p, struct loaded *l)
 				l->map.slots[i] = l->vapi->slots[i].function;
 			continue;
 		}
-		l->map.slots[i] = 0;
+		/* the table of an annex is empty up to the first update */
+		bool own = word == 0 && l->vapi->plain && l->live == l->vapi && i < v->n_used;
+		l->map.slots[i] = own ? l->vapi->slots[i].function : 0;
 		if (word == 0)
 			continue;
 		if (elf_file__is_code(l->live, in_live)) {

@@ -23,6 +23,7 @@ struct loaded {
 	char *unreadable;          /* why `next` could not be read, or NULL */
 	struct err *untrusted;     /* why the process must not get code from there (trust.h), or NULL */
 	bool outdated;             /* `next` is another build than `live` */
+	bool stays;                /* a part of glibc that is not updated, which the others may do without (glibc.h) */
 };
 
 typedef VEC(struct loaded) loaded_list;

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "remap/glibc.h"
 #include "remap/trust.h"
 
 /* ---- who needs whom ---- */
@@ -21,6 +22,8 @@ static bool names(const struct elf_file *e, const char *soname)
 static bool needs(const struct loaded *a, const struct loaded *b)
 {
 	const char *soname = b->vapi->soname;
+	if (glibc__is_part(soname) && (!glibc__is_part(a->vapi->soname) || a->stays || b->stays))
+		return false;
 	return a != b && *soname && (names(a->vapi, soname) || names(a->live, soname) || names(a->next, soname));
 }
 
@@ -110,17 +113,6 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-bool group__is_glibc(const char *soname)
-{
-	static const char *const parts[] = {"libc.so.6",       "ld-linux-x86-64.so.2", "libm.so.6",    "libdl.so.2",
-					    "libpthread.so.0", "librt.so.1",           "libutil.so.1", "libresolv.so.2",
-					    "libanl.so.1",     "libmvec.so.1"};
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-		if (strcmp(soname, parts[i]) == 0)
-			return true;
-	return false;
-}
-
 /* Lies another file at the object's path now than the one that is mapped? Then *fd is it, or -1 when nothing is asked
  * of it. It is looked at only, so nobody minds whose it is. */
 static bool is_replaced(const struct process *p, const struct linkmap_object *o, int *fd)
@@ -140,7 +132,7 @@ static bool needs_replaced(struct linkmap *map, size_t i, int now, const struct 
 	ELF_CLEANUP struct elf_file *there = NULL;
 	ERR_CLEANUP struct err *e = linkmap__file(map, i, &loaded);
 	const char *soname = loaded && *loaded->soname ? loaded->soname : base_name(linkmap__object(map, i).name);
-	if (group__is_glibc(soname) || (!names(l->vapi, soname) && !names(l->next, soname)))
+	if (glibc__is_part(soname) || (!names(l->vapi, soname) && !names(l->next, soname)))
 		return false;
 	if (!e && now >= 0)
 		e = elf_file__read_fd(now, soname, &there);

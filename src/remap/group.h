@@ -3,7 +3,9 @@
  * Libraries of one package often share more than their interface (libssl and libcrypto; libgio, libgobject and
  * libglib): a new one must not run on an old one, nor an old one on a new one. What belongs to one package cannot be
  * seen in a process, so all outdated libraries of which one needs another (DT_NEEDED), directly or over other outdated
- * ones, are a group: all of them are exchanged in one freeze, or none is.
+ * ones, are a group: all of them are exchanged in one freeze, or none is. But glibc keeps its promises to other
+ * packages by symbol versions, so these do not wait for it; and of its own parts, one that is refused may stay
+ * (glibc.h).
  */
 #ifndef LLU_REMAP_GROUP_H
 #define LLU_REMAP_GROUP_H
@@ -33,8 +35,5 @@ bool group__depends(const loaded_list *libraries, size_t a, size_t b);
  * older and newer programs by symbol versions, and those are checked (imports.h). */
 MUST_CHECK struct err *group__check_plain(const struct process *p, struct linkmap *map, const loaded_list *libraries,
 					  const struct loaded *l);
-
-/* Is this the SONAME of a part of glibc? */
-bool group__is_glibc(const char *soname);
 
 #endif

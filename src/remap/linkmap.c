@@ -10,7 +10,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "inject/clock.h"
+
 enum { OBJECTS_MAX = 4096, NAMESPACES_MAX = 64 }; /* end lists that loop */
+enum { TRIES = 20 };                              /* a millisecond apart, for a list that is being changed */
 #define BYTES_MAX (2ULL << 30)                    /* of the objects' files, which are all held at once */
 
 struct object {
@@ -155,15 +158,18 @@ static struct err *read_namespace(const struct process *p, uint64_t first, unsig
 	return NULL;
 }
 
-/* From version 2 on there is a struct r_debug_extended for each namespace (<link.h>, glibc 2.35). */
-static struct err *read_objects(const struct process *p, object_list *out, bool *by_name)
+/* From version 2 on there is a struct r_debug_extended for each namespace (<link.h>, glibc 2.35). *calm: none of the
+ * lists is being changed (r_state). */
+static struct err *read_objects(const struct process *p, object_list *out, bool *by_name, bool *calm)
 {
 	taddr_t at = {0};
 	*by_name = false;
+	*calm = true;
 	TRY(find_r_debug(p, &at, by_name));
 	for (unsigned space = 0; at.v && space < NAMESPACES_MAX; space++) {
 		struct r_debug_extended debug = {0};
 		TRY(process__read(p, at, &debug, sizeof(debug.base)));
+		*calm = *calm && debug.base.r_state == RT_CONSISTENT;
 		TRY(read_namespace(p, (uint64_t)(uintptr_t)debug.base.r_map, space, out));
 		if (debug.base.r_version < 2)
 			break;
@@ -177,8 +183,8 @@ char *linkmap__name(const struct process *p, taddr_t bias)
 {
 	object_list o = {0};
 	char *name = NULL;
-	bool by_name;
-	ERR_CLEANUP struct err *e = read_objects(p, &o, &by_name);
+	bool by_name, calm;
+	ERR_CLEANUP struct err *e = read_objects(p, &o, &by_name, &calm);
 	for (size_t i = 0; !e && i < o.n && !name; i++)
 		if (o.items[i].bias.v == bias.v && o.items[i].name[0])
 			name = xstrdup(o.items[i].name);
@@ -189,8 +195,8 @@ char *linkmap__name(const struct process *p, taddr_t bias)
 struct err *linkmap__lists(const struct process *p, taddr_t bias, bool *out)
 {
 	object_list o = {0};
-	bool by_name;
-	struct err *e = read_objects(p, &o, &by_name);
+	bool by_name, calm;
+	struct err *e = read_objects(p, &o, &by_name, &calm);
 	*out = false;
 	for (size_t i = 0; !e && i < o.n && !*out; i++)
 		*out = o.items[i].bias.v == bias.v;
@@ -198,13 +204,67 @@ struct err *linkmap__lists(const struct process *p, taddr_t bias, bool *out)
 	return e;
 }
 
+/* What is being changed may be gone before it is read. */
+static struct err *unless_unreadable(struct err *e)
+{
+	if (!e || err__kind(e) != ERR_UNREADABLE)
+		return e;
+	err__free(e);
+	return NULL;
+}
+
+/* Are the lists and the mappings still those that were read? */
+static struct err *is_as_it_was(const struct linkmap *m, bool *same)
+{
+	object_list now = {0};
+	struct mappings maps = {0};
+	bool by_name, calm;
+	struct err *e = read_objects(m->p, &now, &by_name, &calm);
+	if (!e)
+		e = process__maps(m->p, &maps);
+	*same = !e && calm && now.n == m->objects.n;
+	for (size_t i = 0; *same && i < now.n; i++) {
+		const struct object *a = &now.items[i], *b = &m->objects.items[i];
+		const struct mapping *at_a = mappings__at(&maps, a->bias), *at_b = mappings__at(&m->maps, b->bias);
+		*same = a->at.v == b->at.v && a->bias.v == b->bias.v && a->space == b->space &&
+			strcmp(a->name, b->name) == 0 && !at_a == !at_b &&
+			(!at_a || (at_a->inode == at_b->inode && at_a->dev_major == at_b->dev_major &&
+				   at_a->dev_minor == at_b->dev_minor));
+	}
+	mappings__free(&maps);
+	free_objects(&now);
+	return unless_unreadable(e);
+}
+
+static struct err *is_changing(const struct process *p)
+{
+	return err__new(ERR_RETRY, 0, process__name(p), NULL,
+			"its dynamic loader is in the middle of loading or unloading a library");
+}
+
 struct err *linkmap__read(const struct process *p, struct linkmap **out)
 {
 	struct linkmap *m = xcalloc(1, sizeof(*m));
 	m->p = p;
-	struct err *err = process__maps(p, &m->maps);
-	if (!err)
-		err = read_objects(p, &m->objects, &m->by_name);
+	struct err *err = NULL;
+	bool calm = false;
+	for (unsigned i = 0; i < TRIES && !err && !calm; i++) {
+		if (i > 0)
+			clock_pause(1);
+		free_objects(&m->objects);
+		mappings__free(&m->maps);
+		err = process__maps(p, &m->maps);
+		if (!err)
+			err = read_objects(p, &m->objects, &m->by_name, &calm);
+		if (!err && calm)
+			err = is_as_it_was(m, &calm);
+		if (i + 1 < TRIES) {
+			calm = calm && !err;
+			err = unless_unreadable(err);
+		}
+	}
+	if (!err && !calm)
+		err = is_changing(p);
 	if (err) {
 		linkmap__free(m);
 		return err;
@@ -269,7 +329,19 @@ static struct err *read_file(struct linkmap *m, struct object *o, int fd)
 	return NULL;
 }
 
-struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **out)
+/* Has the process these headers where the file should be? By its range alone another one might have been opened that
+ * took its place. */
+static struct err *check_headers(const struct linkmap *m, const struct object *o)
+{
+	uint8_t now[1024];
+	size_t n = o->elf->size < sizeof(now) ? o->elf->size : sizeof(now);
+	TRY(process__read(m->p, o->bias, now, n));
+	return memcmp(now, o->elf->data, n) == 0
+		   ? NULL
+		   : err__new(ERR_UNREADABLE, 0, o->name, NULL, "what is mapped is not what the file says");
+}
+
+static struct err *open_file(struct linkmap *m, size_t i, const struct elf_file **out)
 {
 	struct object *o = &m->objects.items[i];
 	*out = o->elf;
@@ -287,9 +359,23 @@ struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **o
 		TRY(process__open_mapped(m->p, at, &fd));
 	if (fd >= 0 || o->bias.v == 0)
 		TRY(read_file(m, o, fd));
+	if (o->elf && o->bias.v)
+		TRY(check_headers(m, o));
 	o->opened = true;
 	*out = o->elf;
 	return NULL;
+}
+
+/* What could not be read may not have been there any more. */
+struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **out)
+{
+	bool same = true;
+	struct err *e = open_file(m, i, out);
+	ERR_CLEANUP struct err *gone = e ? is_as_it_was(m, &same) : NULL;
+	if (gone || same)
+		return e;
+	err__free(e);
+	return is_changing(m->p);
 }
 
 /* Reads the file of every object, the program's included; only the vDSO has none. */

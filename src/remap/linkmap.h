@@ -16,7 +16,8 @@ char *linkmap__name(const struct process *p, taddr_t bias);
 MUST_CHECK struct err *linkmap__lists(const struct process *p, taddr_t bias, bool *out);
 
 /* The lists as they are now. `p` is borrowed. The caller frees it with linkmap__free(). Errors: ERR_REFUSED (a static
- * program, or a loader that is not known), ERR_UNREADABLE, and those of reading the process. */
+ * program, or a loader that is not known), ERR_RETRY (they are being changed, dlopen(3)), ERR_UNREADABLE, and those of
+ * reading the process. */
 struct linkmap;
 MUST_CHECK struct err *linkmap__read(const struct process *p, struct linkmap **out);
 void linkmap__free(struct linkmap *m);
@@ -35,7 +36,7 @@ struct linkmap_object linkmap__object(const struct linkmap *m, size_t i);
 /* Are both in the list, and in the same namespace? */
 bool linkmap__same_namespace(const struct linkmap *m, taddr_t a, taddr_t b);
 /* Object i's mapped file, read when first asked for and owned by the list; *out is NULL for the vDSO, which has
- * none. Errors: as process__open_mapped() and elf_file__read_fd(). */
+ * none. Errors: as process__open_mapped() and elf_file__read_fd(); ERR_RETRY when the lists have changed meanwhile. */
 MUST_CHECK struct err *linkmap__file(struct linkmap *m, size_t i, const struct elf_file **out);
 
 /* The address that `name` with `version` means for the library at `bias`: looked up in the library and

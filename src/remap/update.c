@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/printable.h"
+#include "remap/glibc.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
 
@@ -93,9 +94,9 @@ static void plan_library(struct result *r, const struct plan_options *opt)
 				   "restart the process to run the new build");
 		return;
 	}
-	if (loaded__is_plain(l) && group__is_glibc(l->vapi->soname)) {
+	if (!loaded__is_plain(l) && glibc__is_part(l->vapi->soname)) {
 		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "libc",
-				   "it is a part of glibc, which shares private structures with the dynamic loader",
+				   "it is a split part of glibc, of which only plain ones are updated",
 				   "restart the process to run the new build");
 		return;
 	}
@@ -193,6 +194,7 @@ static struct err *judge_groups(struct target *t)
 {
 	LINKMAP_CLEANUP struct linkmap *map = NULL;
 	ERR_CLEANUP struct err *no_map = target__outdated(t) ? linkmap__read(t->process, &map) : NULL;
+	glibc__judge(t, map, no_map);
 	group_list__make(&t->libraries, map, &t->groups);
 	for (size_t i = 0; i < t->groups.n; i++)
 		judge_group(t, &t->groups.items[i], map, no_map);

@@ -90,7 +90,7 @@ static struct json_object *library(const struct target *target, const struct res
 		json_object_object_add(i, "shared", json_object_new_boolean(r->places.shared));
 		add_number(i, "pages_replaced", r->places.pages_replaced);
 		if (loaded__is_plain(r->library)) {
-			add_number(i, "functions_moved", r->plan->leaves.n);
+			add_number(i, "functions_moved", r->plan->n_moved);
 			add_number(i, "entries", r->plan->jumps.n);
 			add_number(i, "code_pages", r->plan->pages.n);
 		}

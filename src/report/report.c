@@ -224,7 +224,7 @@ static void details_of(const struct report *r, const struct report_target *t, co
 		    r,
 		    "  unprepared: %zu functions moved, by jumps at %zu entries on %zu pages of the loaded file; "
 		    "the rest of it stays\n",
-		    x->plan->leaves.n, x->plan->jumps.n, x->plan->pages.n);
+		    x->plan->n_moved, x->plan->jumps.n, x->plan->pages.n);
 	if (x->old_code == OLD_CODE_NOT_LOOKED_AT)
 		; /* there is none */
 	else if (x->old_code == OLD_CODE_GONE)
@@ -271,7 +271,7 @@ void report__plan(FILE *to, const struct plan *p)
 	fprintf(to, "references to what stays: %zu, of them %zu to constants that keep their address\n",
 		p->counts.rebound, p->counts.kept_constants);
 	if (p->vapi->plain)
-		fprintf(to, "unprepared: %zu functions move, by %zu entries%s\n", p->leaves.n, p->jumps.n,
+		fprintf(to, "unprepared: %zu functions move, by %zu entries%s\n", p->n_moved, p->jumps.n,
 			p->entangled ? "; nobody may be left in their old code" : "");
 	fprintf(to, "layout of objects in the heap: %s (of layout, not of meaning)\n", layout_verdict__name(p->layout));
 	for (size_t i = 0; i < p->remarks.n; i++)
