@@ -40,15 +40,17 @@ bool glibc__is_part(const char *soname)
 
 /* A part in the process, and what stands at its path. */
 struct part {
-	struct result *result; /* NULL: the dynamic loader */
-	const struct elf_file *running, *now;
+	struct result *result;         /* NULL: the dynamic loader */
+	const struct elf_file *loaded; /* the file that the process loaded */
+	const struct elf_file *runs;   /* the build whose code runs: that one, or a later update */
+	const struct elf_file *now;    /* NULL: it cannot be read */
 };
 
 typedef VEC(struct part) part_list;
 
 static const char *soname_of(const struct part *a)
 {
-	return a->running->soname;
+	return a->loaded->soname;
 }
 
 static bool is_pending(const struct part *a)
@@ -92,7 +94,7 @@ static struct err *find_loader(const struct process *p, struct linkmap *map, str
 			continue;
 		TRY(linkmap__file(map, i, &running));
 		TRY(read_now(p, &o, now));
-		*out = (struct part){.running = running, .now = *now};
+		*out = (struct part){.loaded = running, .runs = running, .now = *now};
 		return NULL;
 	}
 	return err__new(ERR_REFUSED, 0, process__name(p), NULL, "it has no dynamic loader that is known");
@@ -128,7 +130,7 @@ static void check_builds(part_list *l, const struct part *loader)
 		const struct part *a = &l->items[i];
 		if (strcmp(soname_of(a), "libc.so.6") != 0)
 			continue;
-		if (!belong_together(a->running, loader->running))
+		if (!belong_together(a->loaded, loader->loaded))
 			refuse_all(l, "glibc-mixed",
 				   "libc.so.6 and the dynamic loader of this process are not of one build");
 		else if (!belong_together(a->now, loader->now))
@@ -141,12 +143,13 @@ static void check_builds(part_list *l, const struct part *loader)
 static bool same_build(const struct part *a)
 {
 	return a->now &&
-	       build_id__equal(a->running->build_id, a->running->build_id_len, a->now->build_id, a->now->build_id_len);
+	       build_id__equal(a->runs->build_id, a->runs->build_id_len, a->now->build_id, a->now->build_id_len);
 }
 
 enum { KNOWN_MAX = 64 };
 
-/* What was found of builds, for the next process: a text, "" for nothing to say. */
+/* What was found of builds, for the next process: a text, "" for nothing to say. Files are known by their contents, as
+ * plans are: a build-id is bytes that anybody may write. */
 static struct known {
 	uint8_t key[SHA256_DIGEST_SIZE];
 	char *text;
@@ -162,8 +165,8 @@ static const char *known_or_found(const struct elf_file *const *files, size_t n,
 	struct known k;
 	sha256_init(&h);
 	for (size_t i = 0; i < n; i++) {
-		sha256_update(&h, sizeof(files[i]->build_id_len), (const uint8_t *)&files[i]->build_id_len);
-		sha256_update(&h, files[i]->build_id_len, files[i]->build_id);
+		sha256_update(&h, sizeof(files[i]->size), (const uint8_t *)&files[i]->size);
+		sha256_update(&h, files[i]->size, files[i]->data);
 	}
 	sha256_digest(&h, sizeof(k.key), k.key);
 	for (size_t i = 0; i < n_known && i < KNOWN_MAX; i++)
@@ -178,9 +181,9 @@ static const char *known_or_found(const struct elf_file *const *files, size_t n,
 
 static char *find_breach(const struct part *a, const struct part *b)
 {
-	ERR_CLEANUP struct err *e = contract__check_uses(a->result->plan, b->running, b->now);
+	ERR_CLEANUP struct err *e = contract__check_uses(a->result->plan, b->runs, b->now);
 	if (!e)
-		e = contract__check_gives(a->result->plan, b->running);
+		e = contract__check_gives(a->result->plan, b->runs);
 	return xstrdup(e ? err__text(e) : "");
 }
 
@@ -190,7 +193,7 @@ static const char *ask(const struct part *a, const struct part *b)
 	if (same_build(b))
 		return "";
 	const struct plan *p = a->result->plan;
-	const struct elf_file *const files[] = {p->vapi, p->live, p->next, b->running, b->now};
+	const struct elf_file *const files[] = {p->vapi, p->live, p->next, b->runs, b->now};
 	return b->now ? known_or_found(files, 5, a, b, find_breach) : "the new build of another part is not readable";
 }
 
@@ -219,7 +222,7 @@ static char *find_changes(const struct part *a, const struct part *b)
 {
 	size_t n = 0;
 	(void)a;
-	ERR_CLEANUP struct err *e = contract__count_changed(b->running, b->now, &n);
+	ERR_CLEANUP struct err *e = contract__count_changed(b->runs, b->now, &n);
 	if (e || n == 0)
 		return xstrdup("");
 	return xasprintf(
@@ -228,7 +231,7 @@ static char *find_changes(const struct part *a, const struct part *b)
 
 static void say_what_waits(const part_list *l, const struct part *loader)
 {
-	const struct elf_file *const files[] = {loader->running, loader->now};
+	const struct elf_file *const files[] = {loader->runs, loader->now};
 	for (size_t i = 0; i < l->n; i++) {
 		const struct part *a = &l->items[i];
 		if (!is_pending(a) || !loader->now || strcmp(soname_of(a), "libc.so.6") != 0)
@@ -247,9 +250,9 @@ void glibc__judge(struct target *t, struct linkmap *map, const struct err *no_ma
 	bool any = false;
 	for (size_t i = 0; i < t->libraries.n; i++) {
 		const struct loaded *x = &t->libraries.items[i];
-		const struct elf_file *running = x->vapi->plain ? x->vapi->plain : x->vapi;
-		struct part a = {&t->results[i], running, x->next};
-		if (!x->outdated || !glibc__is_part(running->soname))
+		const struct elf_file *file = x->vapi->plain ? x->vapi->plain : x->vapi;
+		struct part a = {&t->results[i], file, x->live == x->vapi ? file : x->live, x->next};
+		if (!x->outdated || !glibc__is_part(file->soname))
 			continue;
 		vec__push(&l, a);
 		any = any || is_pending(&a);
