@@ -104,6 +104,10 @@ struct arch_cfi arch_cfi__lazy_head(void);
  * how far the record lies behind the pad. Returns how many. */
 enum { ARCH_CFI_PARK_MAX = 64 };
 size_t arch_cfi__park(uint8_t *out, int64_t record);
+/* For the sigreturn pad, as what a signal handler returns to: ARCH_CFI_SIGRETURN_MAX bytes at most, written to `out`.
+ * Returns how many. */
+enum { ARCH_CFI_SIGRETURN_MAX = 128 };
+size_t arch_cfi__sigreturn(uint8_t *out);
 uint8_t arch_cfi__return_register(void);
 int8_t arch_cfi__data_alignment(void);
 

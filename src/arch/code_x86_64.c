@@ -97,10 +97,11 @@ static const uint8_t pad_syscall[] = {
     0xc3,       /* ret */
 };
 
+/* As arch_code__sigreturn(). */
 static const uint8_t pad_sigreturn[] = {
-    0xb8, 0x0f, 0x00, 0x00, 0x00, /* mov $15,%eax: __NR_rt_sigreturn */
-    0x0f, 0x05,                   /* syscall */
-    0x0f, 0x0b,                   /* ud2: never reached */
+    0x48, 0xc7, 0xc0, 0x0f, 0x00, 0x00, 0x00, /* mov $15,%rax: __NR_rt_sigreturn */
+    0x0f, 0x05,                               /* syscall */
+    0x0f, 0x0b,                               /* ud2: never reached */
 };
 
 static const uint8_t pad_exit[] = {
@@ -223,7 +224,8 @@ enum {
 	DW_OP_lit3 = 0x33,
 	DW_OP_shl = 0x24,
 	DW_OP_plus = 0x22,
-	DW_OP_lit6 = 0x36
+	DW_OP_lit6 = 0x36,
+	DW_OP_deref = 0x06
 };
 
 struct arch_cfi arch_cfi__entry(void)
@@ -325,6 +327,30 @@ size_t arch_cfi__park(uint8_t *out, int64_t record)
 	p += len;
 	memcpy(p, tail, sizeof(tail));
 	return (size_t)(p - out) + sizeof(tail);
+}
+
+/* Linux, arch/x86/include/uapi/asm/sigcontext.h: struct sigcontext, behind uc_flags, uc_link and uc_stack of the
+ * struct ucontext to which rsp leads in a trampoline. By DWARF register number. */
+size_t arch_cfi__sigreturn(uint8_t *out)
+{
+	static const uint8_t registers[] = {8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7, 16};
+	enum { FIRST_REGISTER = 40, SAVED_RSP = FIRST_REGISTER + 15 * 8 };
+	uint8_t *p = out;
+	*p++ = DW_CFA_def_cfa_expression; /* CFA = the rsp that was interrupted */
+	uint8_t *len = p++;
+	*p++ = DW_OP_breg7;
+	p = put_sleb(p, SAVED_RSP);
+	*p++ = DW_OP_deref;
+	*len = (uint8_t)(p - len - 1);
+	for (size_t i = 0; i < sizeof(registers); i++) {
+		*p++ = DW_CFA_expression;
+		*p++ = registers[i];
+		len = p++;
+		*p++ = DW_OP_breg7;
+		p = put_sleb(p, FIRST_REGISTER + (int64_t)i * 8);
+		*len = (uint8_t)(p - len - 1);
+	}
+	return (size_t)(p - out);
 }
 
 uint8_t arch_cfi__return_register(void)

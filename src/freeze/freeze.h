@@ -32,11 +32,18 @@ struct freeze_function {
 	const char *name;  /* for messages, or NULL */
 };
 
+/* In a function without successor: a place to which a call returns and from where on the new code has the same. */
+struct freeze_return {
+	taddr_t at, successor;
+};
+
 struct freeze_options {
 	const struct trange *inside; /* executable ranges that must be left; borrowed */
 	size_t n_inside;
 	const struct freeze_function *functions; /* in them, by address; borrowed until the thaw; may be none */
 	size_t n_functions;
+	const struct freeze_return *returns; /* likewise */
+	size_t n_returns;
 	const struct trange *suspects; /* code whose frames count as inside when they hold an address in there, in a */
 	size_t n_suspects;             /* register or in a word of their own: threads that were moved may; borrowed */
 	const struct trange *tables; /* read-only data of the code inside: a suspect frame must not hold the base of */

@@ -29,11 +29,6 @@ struct search {
 
 /* ---- words ---- */
 
-static uint64_t unmangle(uint64_t word, uint64_t guard)
-{
-	return (word >> 17 | word << 47) ^ guard;
-}
-
 static void note(struct search *s, uint64_t at, uint64_t to, bool mangled)
 {
 	for (size_t i = 0; i < s->q->n_ranges; i++)
@@ -57,8 +52,8 @@ static void look_at_words(struct search *s, const uint64_t *w, size_t n, uint64_
 		uint64_t here = at + 8 * i;
 		if (w[i] - low <= span)
 			note(s, here, w[i], false);
-		if (guard && unmangle(w[i], guard) - low <= span)
-			note(s, here, unmangle(w[i], guard), true);
+		if (guard && pointer__unmangle(w[i], guard) - low <= span)
+			note(s, here, pointer__unmangle(w[i], guard), true);
 		if (w[i] == here && i + 2 < n && w[i + 2] == here)
 			note_stack(s, here);
 	}

@@ -44,6 +44,17 @@ typedef VEC(struct holder) holder_list;
  * be looked at), ERR_RETRY (not in time), ERR_GONE, ERR_PERMISSION, ERR_UNREADABLE. */
 MUST_CHECK struct err *holders__find(const struct process *p, const struct holders_query *q, holder_list *out);
 
+/* What setjmp(3) makes of an address, and back. */
+static inline uint64_t pointer__mangle(uint64_t address, uint64_t guard)
+{
+	return (address ^ guard) << 17 | (address ^ guard) >> 47;
+}
+
+static inline uint64_t pointer__unmangle(uint64_t word, uint64_t guard)
+{
+	return (word >> 17 | word << 47) ^ guard;
+}
+
 /* The pointer guard that the C library mangles with: the word at fs:0x30 (tcbhead_t, sysdeps/x86_64/nptl/tls.h) of any
  * thread, of which this is the thread pointer. 0 where it cannot be read. */
 uint64_t holders__pointer_guard(const struct process *p, taddr_t thread_pointer);

@@ -16,8 +16,11 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/syscall.h>
 
+#include "arch/code.h"
+#include "freeze/holders.h"
 #include "freeze/stack.h"
 #include "inject/proc.h"
 
@@ -26,6 +29,13 @@ enum {
 	/* A smaller array holds no stack that a library is called on: MINSIGSTKSZ of the kernel
 	 * (include/uapi/asm/signal.h), which counts as too small for that by itself. */
 	STACK_MIN = 2048,
+	SIGNAL_FRAME_MAX = 16 << 10, /* with all state of the processor, 8 KiB of AMX tiles included */
+};
+
+/* Where on a thread's stacks words are that lead inside. */
+struct words {
+	taddr_list plain, mangled;
+	uint64_t guard;
 };
 
 const struct freeze_function *functions__at(const struct freeze_options *opt, taddr_t code)
@@ -94,6 +104,13 @@ static struct err *perhaps_parked(const struct threads *t, const struct thread *
 			    at.v);
 }
 
+static struct err *in_buffer(const struct threads *t, const struct thread *th, taddr_t at)
+{
+	return process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
+			    "an address in it is at 0x%" PRIx64 " of its stack, mangled as by setjmp: a jump buffer?",
+			    at.v);
+}
+
 static struct err *left_behind(const struct threads *t, const struct thread *th, taddr_t at)
 {
 	return process__err(t->p, th->tid, ERR_RETRY, 0, NULL,
@@ -111,26 +128,90 @@ static bool in_rseq(struct thread *th)
 	return e || yes;
 }
 
+/* Where the new code has the place `pc`, which lies in `f`; {0}: it has none. */
+static taddr_t successor(const struct freeze_options *opt, const struct freeze_function *f, const struct frame *frame)
+{
+	if (f && f->successor.v)
+		return taddr(f->successor.v + (frame->pc.v - f->range.start.v));
+	size_t lo = 0, hi = frame->activation ? 0 : opt->n_returns;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (opt->returns[mid].at.v < frame->pc.v)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < opt->n_returns && opt->returns[lo].at.v == frame->pc.v ? opt->returns[lo].successor : taddr(0);
+}
+
 /* May the frame `i`, which is inside, be moved? */
 static bool movable(const struct threads *t, struct thread *th, const struct unwinder *u, const struct frames *fr,
 		    size_t i, struct move *out)
 {
 	const struct frame *frame = &fr->v.items[i];
 	taddr_t code = frame__code(frame);
-	const struct freeze_function *f = functions__at(t->opt, code);
-	if (!f || !f->successor.v)
+	taddr_t to = successor(t->opt, functions__at(t->opt, code), frame);
+	if (!to.v)
 		return false;
-	uint64_t distance = f->successor.v - f->range.start.v;
-	*out = (struct move){.tid = th->tid, .from = frame->pc, .to = taddr(frame->pc.v + distance)};
+	*out = (struct move){.tid = th->tid, .from = frame->pc, .to = to};
 	if (i == 0) {
 		if (in_rseq(th))
 			return false;
 	} else {
-		out->slot = fr->v.items[i - 1].slot;
-		if (!out->slot.v || frame->activation)
+		out->slot = frame->activation ? fr->v.items[i - 1].signal_slot : fr->v.items[i - 1].slot;
+		if (!out->slot.v)
 			return false;
 	}
-	return unwinder__alike(u, code, taddr(code.v + distance));
+	return unwinder__alike(u, code, taddr(to.v - (frame->pc.v - code.v)));
+}
+
+/* Is it about to make a system call, or behind one? That leaves the PC in rcx (Intel SDM volume 2, SYSCALL). */
+static bool is_at_call(const struct threads *t, const struct frame *f)
+{
+	enum { SYSCALL_SIZE = 2 };
+	size_t n;
+	const uint8_t *call = arch_code__syscall_ret(&n);
+	uint8_t code[2 * SYSCALL_SIZE];
+	ERR_CLEANUP struct err *e = process__read(t->p, taddr(f->pc.v - SYSCALL_SIZE), code, sizeof(code));
+	return f->activation && !e &&
+	       (memcmp(code, call, SYSCALL_SIZE) == 0 || memcmp(code + SYSCALL_SIZE, call, SYSCALL_SIZE) == 0);
+}
+
+/* Nobody uses what is in rcx then, but it would look as if somebody knew the old code. */
+static void move_call_register(const struct threads *t, const struct frame *frame, const struct move *pc,
+			       move_list *moves)
+{
+	struct move m = *pc;
+	if (!pc->slot.v || !is_at_call(t, frame))
+		return;
+	m.slot = taddr(pc->slot.v - ARCH_SIGCONTEXT_RCX_TO_RIP);
+	vec__push(moves, m);
+}
+
+/* The jump buffers that a frame to be moved has made and holds itself: glibc keeps one at the foot of each stack, for
+ * the end of the thread (nptl/pthread_create.c, start_thread). The pc is the last word, and the stack pointer in front
+ * of it is this frame's (sysdeps/x86_64/jmpbuf-offsets.h). Both words are mangled with a secret: nothing else looks
+ * like that. */
+static void move_buffers(const struct threads *t, const struct thread *th, const struct frames *fr, size_t i,
+			 const struct words *words, move_list *moves)
+{
+	const struct frame *frame = &fr->v.items[i];
+	const struct freeze_function *f = functions__at(t->opt, frame__code(frame));
+	for (size_t k = 0; k < words->mangled.n && i + 1 < fr->v.n; k++) {
+		taddr_t at = words->mangled.items[k];
+		uint64_t w[2];
+		if (at.v < frame->sp.v + 8 || at.v >= fr->v.items[i + 1].sp.v)
+			continue;
+		ERR_CLEANUP struct err *e = process__read(t->p, taddr(at.v - 8), w, sizeof(w));
+		struct frame there = {.pc = taddr(pointer__unmangle(w[1], words->guard))};
+		if (e || pointer__unmangle(w[0], words->guard) != frame->sp.v ||
+		    functions__at(t->opt, frame__code(&there)) != f)
+			continue;
+		taddr_t to = successor(t->opt, f, &there);
+		struct move m = {th->tid, at, taddr(w[1]), taddr(pointer__mangle(to.v, words->guard))};
+		if (to.v)
+			vec__push(moves, m);
+	}
 }
 
 /* Is it the base of a jump table: data whose first word is the distance to code inside? */
@@ -149,7 +230,7 @@ static bool leads_inside(const struct threads *t, uint64_t w)
 }
 
 /* Does a frame of suspect code hold an address inside: in a register, or in a word between its stack pointer and its
- * caller's? (A system call leaves the PC in rcx.) */
+ * caller's? */
 static bool holds(const struct threads *t, const struct frames *fr, size_t i)
 {
 	const struct frame *f = &fr->v.items[i];
@@ -187,23 +268,30 @@ static void judge_suspects(const struct threads *t, const struct thread *th, con
 	}
 }
 
-/* Is what is at `at` in a frame that is too small to hold a stack? */
+/* Is what is at `at` in a frame that is too small to hold a stack? That of a signal is larger, and the kernel's. */
 static bool in_small_frame(const struct frames *fr, taddr_t at)
 {
 	for (size_t i = 0; i + 1 < fr->v.n; i++) {
 		struct trange extent = {fr->v.items[i].sp, fr->v.items[i + 1].sp};
 		if (trange__has(extent, at))
-			return extent.end.v - extent.start.v < STACK_MIN;
+			return extent.end.v - extent.start.v <
+			       (fr->v.items[i].signal_slot.v ? SIGNAL_FRAME_MAX : STACK_MIN);
 	}
 	return false;
 }
 
-/* Words that no frame returns by. */
+/* Words that no frame returns by. A jump buffer may be used as long as the frame is there that made it, and that may be
+ * one that was moved: so it is never taken for stale. */
 static void judge_words(const struct threads *t, const struct thread *th, const struct frames *fr,
-			const taddr_list *words, bool unseen, struct judgement *out)
+			const struct words *w, bool unseen, struct judgement *out)
 {
+	const taddr_list *words = &w->plain;
 	if (out->verdict == INSIDE)
 		return;
+	if (w->mangled.n) {
+		*out = (struct judgement){.verdict = INSIDE, .why = in_buffer(t, th, w->mangled.items[0])};
+		return;
+	}
 	for (size_t i = 0; i < words->n; i++) {
 		if (in_small_frame(fr, words->items[i]))
 			continue;
@@ -218,7 +306,7 @@ static void judge_words(const struct threads *t, const struct thread *th, const 
 
 /* What the frames say, which are all there are. */
 static void judge_frames(const struct threads *t, struct thread *th, const struct unwinder *u, const struct frames *fr,
-			 move_list *moves, struct judgement *out)
+			 const struct words *words, move_list *moves, struct judgement *out)
 {
 	const struct freeze_options *opt = t->opt;
 	size_t before = moves->n;
@@ -236,6 +324,8 @@ static void judge_frames(const struct threads *t, struct thread *th, const struc
 			out->verdict = MOVABLE;
 		if (movable(t, th, u, fr, i, &m)) {
 			vec__push(moves, m);
+			move_call_register(t, frame, &m, moves);
+			move_buffers(t, th, fr, i, words, moves);
 			continue;
 		}
 		out->verdict = INSIDE;
@@ -250,7 +340,7 @@ static void judge_frames(const struct threads *t, struct thread *th, const struc
 	out->why = inside(t, th, frame__code(blame), innermost);
 }
 
-static void unwind(const struct threads *t, struct thread *th, const struct stack_answer *a, const taddr_list *words,
+static void unwind(const struct threads *t, struct thread *th, const struct stack_answer *a, const struct words *words,
 		   struct unwinder *u, move_list *moves, struct judgement *out)
 {
 	struct frames fr;
@@ -259,7 +349,7 @@ static void unwind(const struct threads *t, struct thread *th, const struct stac
 	if (!fr.complete) {
 		*out = (struct judgement){.verdict = INSIDE, .why = stuck(t, th, fr.stuck_at)};
 	} else {
-		judge_frames(t, th, u, &fr, moves, out);
+		judge_frames(t, th, u, &fr, words, moves, out);
 		judge_suspects(t, th, &fr, out);
 		if (t->opt->for_good)
 			judge_words(t, th, &fr, words, a->unseen, out);
@@ -279,7 +369,7 @@ struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u
 {
 	const struct arch_regs *r = &th->tracee.regs;
 	*out = (struct judgement){.verdict = OUTSIDE};
-	taddr_list words = {0};
+	struct words words = {.guard = holders__pointer_guard(t->p, arch_regs__thread_pointer(r))};
 	struct stack_query q = {
 	    .first = th->tid == process__pid(t->p),
 	    .sp = arch_regs__sp(r),
@@ -289,7 +379,9 @@ struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u
 	    .n_inside = t->opt->n_inside,
 	    .suspects = t->opt->suspects,
 	    .n_suspects = t->opt->n_suspects,
-	    .words = &words,
+	    .words = &words.plain,
+	    .mangled = &words.mangled,
+	    .pointer_guard = words.guard,
 	};
 	struct stack_answer a;
 	struct err *e = stack__scan(t->p, &q, &a);
@@ -302,6 +394,7 @@ struct err *judge(const struct threads *t, struct thread *th, struct unwinder *u
 		out->waits = arch_regs__interrupted(r);
 		out->runs = !out->waits || arch_regs__syscall(r) == SYS_futex;
 	}
-	vec__free(&words);
+	vec__free(&words.plain);
+	vec__free(&words.mangled);
 	return e;
 }

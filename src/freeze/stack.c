@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "base/vec.h"
+#include "freeze/holders.h"
 #include "inject/arch.h"
 #include "inject/proc.h"
 
@@ -121,6 +122,16 @@ static void look_at_word(struct scan *s, uint64_t w, taddr_t at)
 		vec__push(s->q->words, at);
 }
 
+/* A jump buffer counts as a word that leads inside. It has a PC, not a return address. */
+static void look_at_mangled(struct scan *s, uint64_t w, taddr_t at)
+{
+	uint64_t to = pointer__unmangle(w, s->q->pointer_guard);
+	if (!ranges__have(s->q->inside, s->q->n_inside, taddr(to)))
+		return;
+	found(s, at);
+	vec__push(s->q->mangled, at);
+}
+
 static void widen(struct scan *s, const struct trange *r, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -146,6 +157,8 @@ static void scan_words(struct scan *s, const uint64_t *w, size_t n, uint64_t at)
 		taddr_t sp;
 		if (w[i] >= s->low && w[i] <= s->high)
 			look_at_word(s, w[i], taddr(at + 8 * i));
+		if (s->q->mangled && s->q->pointer_guard)
+			look_at_mangled(s, w[i], taddr(at + 8 * i));
 		if (w[i] == at + 8 * i && !s->control_block.v && is_control_block(s, w + i, n - i, w[i]))
 			s->control_block = taddr(w[i]);
 		struct trange run;

@@ -40,7 +40,9 @@ struct stack_query {
 	size_t n_inside;
 	const struct trange *suspects; /* words that lead there count as well */
 	size_t n_suspects;
-	taddr_list *words; /* where words are that lead inside is added to this list; may be NULL */
+	taddr_list *words;      /* where words are that lead inside is added to this list; may be NULL */
+	taddr_list *mangled;    /* the same of what setjmp(3) saved; NULL: that is not looked for */
+	uint64_t pointer_guard; /* to know it by (holders.h); 0: not known */
 };
 
 struct stack_answer {

@@ -212,9 +212,9 @@ static bool preserved(unsigned reg)
 
 enum found { FOUND, LOST, BROKEN };
 
-/* One register of the caller. `slot`: where it was saved, if it was at a fixed place. */
+/* One register of the caller. `slot`: where it was saved, if it was at a fixed place; `computed`: by an expression. */
 static enum found find_register(const struct cfi_frame *f, const struct cfi_rule *r, unsigned reg, uint64_t cfa,
-				uint64_t *out, taddr_t *slot)
+				uint64_t *out, taddr_t *slot, taddr_t *computed)
 {
 	uint64_t at = 0;
 	switch (r->kind) {
@@ -243,7 +243,10 @@ static enum found find_register(const struct cfi_frame *f, const struct cfi_rule
 		*out = f->reg[r->n];
 		return FOUND;
 	case CFI_EXPRESSION:
-		return cfi__evaluate(f, r->expr, r->len, &cfa, &at) && f->read(f->arg, taddr(at), out) ? FOUND : BROKEN;
+		if (!cfi__evaluate(f, r->expr, r->len, &cfa, &at))
+			return BROKEN;
+		*computed = taddr(at);
+		return f->read(f->arg, *computed, out) ? FOUND : BROKEN;
 	case CFI_VAL_EXPRESSION:
 		return cfi__evaluate(f, r->expr, r->len, &cfa, out) ? FOUND : BROKEN;
 	}
@@ -267,13 +270,15 @@ static enum step step(const struct unwinder *u, struct cfi_frame *f, struct fram
 		return STEP_STUCK;
 	next.known = 0;
 	for (unsigned i = 0; i < ARCH_DWARF_REGS; i++) {
-		taddr_t slot = {0};
-		enum found found = find_register(f, &row.reg[i], i, cfa, &next.reg[i], &slot);
+		taddr_t slot = {0}, computed = {0};
+		enum found found = find_register(f, &row.reg[i], i, cfa, &next.reg[i], &slot, &computed);
 		if (found == BROKEN)
 			return STEP_STUCK;
 		next.known |= (uint32_t)(found == FOUND) << i;
-		if (i == REG_RA)
+		if (i == REG_RA) {
 			frame->slot = slot;
+			frame->signal_slot = row.signal_frame ? computed : taddr(0);
+		}
 	}
 	if (!(next.known >> REG_RA & 1) || !(next.known >> REG_SP & 1))
 		return STEP_STUCK;

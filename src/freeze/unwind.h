@@ -20,9 +20,11 @@ struct unwinder;
 struct frame {
 	taddr_t pc;
 	taddr_t sp;
-	taddr_t slot;    /* the word from which the caller's pc was read, if it lies at a fixed place of this frame;
-			    {0}: it was found in another way, or there is no caller */
-	bool activation; /* pc is the next instruction, not a return address */
+	taddr_t slot;        /* the word from which the caller's pc was read, if it lies at a fixed place of this frame;
+				{0}: it was found in another way, or there is no caller */
+	taddr_t signal_slot; /* in a trampoline (gdb's and libgcc's word, the code that a handler returns to): where the
+				kernel keeps the pc of what the signal interrupted; else {0} */
+	bool activation;     /* pc is the next instruction, not a return address */
 	uint64_t reg[ARCH_DWARF_REGS];
 	uint32_t known; /* bit by bit: which of these are known */
 };

@@ -466,6 +466,14 @@ static void collect_refs(struct analysis *a)
 }
 
 /* JMP: Intel SDM volume 2, FF /4. */
+bool code__is_trampoline(const struct code *c, vaddr_t a)
+{
+	size_t n;
+	const uint8_t *want = arch_code__sigreturn(&n), *is = elf_file__at(c->elf, a, n);
+	const struct function *f = code__function_at(c, a);
+	return f && f->signal_frame && is && memcmp(is, want, n) == 0;
+}
+
 bool code__has_indirect_jump(const struct code *c, const struct function *f)
 {
 	struct insn i;

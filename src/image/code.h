@@ -69,6 +69,8 @@ const struct function *code__function_at(const struct code *c, vaddr_t a);
 const struct function *code__function_starting(const struct code *c, vaddr_t a);
 /* Is there a jump to where a register or a word says, as a switch makes it of a table? */
 bool code__has_indirect_jump(const struct code *c, const struct function *f);
+/* Is that where a signal handler returns to, with the instructions of glibc's (arch_code__sigreturn())? */
+bool code__is_trampoline(const struct code *c, vaddr_t a);
 /* A name for messages: the symbol, or "function at 0x1234" (with the offset when `a` is not its
  * start); the caller frees it. */
 char *code__describe(const struct code *c, vaddr_t a);

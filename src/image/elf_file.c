@@ -654,6 +654,8 @@ vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a)
 		memcpy(&disp, code + 7, 4);
 		a = align_down(a, ARCH_STUB_SIZE) + 11 + (vaddr_t)(int64_t)disp;
 	}
+	if (a == v->text + ARCH_PAD_SIGRETURN && v->trampoline)
+		return v->trampoline;
 	const struct vapi_slot *slot = elf_file__slot_at(e, a);
 	return slot ? slot->function : a;
 }

@@ -99,7 +99,8 @@ const struct elf_section *elf_file__section_at(const struct elf_file *e, vaddr_t
 const struct elf_section *elf_file__section(const struct elf_file *e, const char *name);
 /* Where the library's own address space ends, page-aligned (the VAPI not included). */
 vaddr_t elf_file__end(const struct elf_file *e);
-/* The function behind a stub (for an IFUNC, its resolver); any other address unchanged. */
+/* The function behind a stub (for an IFUNC, its resolver), or behind the pad that signal handlers return to; any other
+ * address unchanged. */
 vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a);
 /* The one address by which the function of a slot of a VAPI is known: its stub, or in a plain library its own. */
 vaddr_t elf_file__canonical(const struct elf_file *vapi, uint32_t slot);

@@ -55,7 +55,8 @@ static struct err *check_vapi(struct elf_file *e)
 	bool unwind = v->eh_frame_hdr == 0 ||
 		      (v->eh_frame_hdr % LLU_PAGE == 0 && v->eh_frame_hdr_cap % LLU_PAGE == 0 &&
 		       v->eh_frame_hdr_cap <= INT32_MAX && elf_file__at(e, v->eh_frame_hdr, v->eh_frame_hdr_cap));
-	if (!slots || !ordered || !text || !unwind || !is_apart(e, v))
+	bool trampoline = v->trampoline == 0 || v->trampoline < v->end;
+	if (!slots || !ordered || !text || !unwind || !trampoline || !is_apart(e, v))
 		return bad(e, "the VAPI note is damaged");
 	e->slots = (const struct vapi_slot *)slots;
 	if ((uintptr_t)slots % _Alignof(struct vapi_slot) != 0)

@@ -411,6 +411,10 @@ static void match_dynamic(struct matcher *x)
 		else if (sa && sb)
 			propose(x, sa->h.sh_addr, sb->h.sh_addr, MATCH_REFERENCE);
 	}
+	const vaddr_t entry_a = elf_file__behind_stub(x->m->a->elf, x->m->a->elf->ehdr.e_entry);
+	const vaddr_t entry_b = elf_file__behind_stub(x->m->b->elf, x->m->b->elf->ehdr.e_entry);
+	if (entry_a && entry_b)
+		propose(x, entry_a, entry_b, MATCH_REFERENCE);
 }
 
 /* ---- by order ---- */
@@ -549,4 +553,11 @@ uint32_t code__plt_import(const struct code *c, vaddr_t at)
 {
 	const struct elf_reloc *r = code__plt_reloc(c, at);
 	return r ? r->symbol : 0;
+}
+
+const struct elf_symbol *code__import(const struct code *c, const struct ref *r)
+{
+	const struct elf_reloc *slot = elf_file__reloc_at(c->elf, r->target);
+	uint32_t symbol = slot ? slot->symbol : code__plt_import(c, r->target);
+	return symbol ? &c->elf->symbols[symbol] : NULL;
 }

@@ -48,5 +48,7 @@ const struct elf_reloc *code__plt_reloc(const struct code *c, vaddr_t at);
 /* The import that a PLT entry at `at` leads to: index into .dynsym, or 0 when it is no PLT entry of
  * an import. */
 uint32_t code__plt_import(const struct code *c, vaddr_t at);
+/* The import that a reference leads to, by its PLT or its GOT, or NULL. */
+const struct elf_symbol *code__import(const struct code *c, const struct ref *r);
 
 #endif

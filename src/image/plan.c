@@ -394,6 +394,15 @@ static void put_tools_away(struct plan *p)
 	p->live_code = p->next_code = NULL;
 }
 
+/* All of a split library's code moves; what counts is what nobody may go on with as it was. */
+static void list_private(struct plan *p)
+{
+	FREE_CLEANUP bool *moves = xcalloc(p->functions.n + 1, sizeof(bool));
+	for (size_t i = 0; i < p->functions.n; i++)
+		moves[i] = !p->functions.items[i].identical;
+	private__list(p, p->live_code, p->next_code, p->match, moves);
+}
+
 struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live, const struct live_map *map,
 		       const struct elf_file *next, struct plan **out)
 {
@@ -440,6 +449,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 		free(new.items);
 	}
 	succession__list(&x);
+	if (!vapi->plain)
+		list_private(p);
 	if (x.vapi_code != p->live_code)
 		code__free(x.vapi_code);
 	put_tools_away(p);
@@ -505,6 +516,7 @@ void plan__free(struct plan *p)
 		free(p->kept.items[i]);
 	vec__free(&p->kept);
 	vec__free(&p->functions);
+	vec__free(&p->returns);
 	vec__free(&p->jumps);
 	vec__free(&p->pages);
 	vec__free(&p->leaves);

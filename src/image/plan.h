@@ -122,6 +122,12 @@ struct succession {
 	uint64_t identical; /* 1: who is in the middle of it may go on at the same offset in `next` (succession.c) */
 };
 
+/* Where a call in a function of live returns to, which has changed, and where the same is left to do in next (tail.h).
+ */
+struct tail_return {
+	vaddr_t at, next; /* in live's file, in next's */
+};
+
 struct plan_counts {
 	size_t identical, changed, added, removed; /* functions, by their instructions */
 	size_t rebound;                            /* references */
@@ -149,11 +155,12 @@ struct plan {
 	vaddr_t *slots;     /* per slot of the VAPI: next's function; 0: unused. For an IFUNC slot, its resolver */
 	unwind_rows unwind; /* of next, addresses of its file */
 	VEC(struct succession) functions; /* all of live's, in address order */
+	VEC(struct tail_return) returns;  /* in address order */
 	VEC(struct entry_jump) jumps;     /* unprepared: in address order */
 	uint64_t n_moved;                 /* unprepared: how many functions move */
 	vrange_list leaves;               /* unprepared: vapi's own code that no thread may be in; in address order */
-	VEC(struct private_use) private_uses; /* unprepared: what moving code uses of other libraries (contract.h) */
-	VEC(const char *) private_gives;      /* unprepared: vapi's private exports that move */
+	VEC(struct private_use) private_uses; /* what code that changed uses of other libraries (contract.h) */
+	VEC(const char *) private_gives;      /* live's private exports that changed; unprepared: vapi's that move */
 	bool entangled;     /* unprepared: old code that is left would not do beside new functions (unprepared.h) */
 	VEC(vaddr_t) pages; /* unprepared: vapi's pages with code that changes, where jumps come or go */
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT and data included */

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC "LLUPLAN"
-enum { PLAN_FILE_VERSION = 5 };
+enum { PLAN_FILE_VERSION = 6 };
 
 struct head {
 	char magic[8];
@@ -258,6 +258,12 @@ static void succession(struct io *io, struct succession *s)
 	number(io, &s->identical);
 }
 
+static void tail_return(struct io *io, struct tail_return *r)
+{
+	number(io, &r->at);
+	number(io, &r->next);
+}
+
 static void jump(struct io *io, struct entry_jump *m)
 {
 	number(io, &m->entry);
@@ -314,10 +320,11 @@ static void counts(struct io *io, struct plan_counts *c)
 /* Whoever adds something to a plan: give it a line below, or say that it is not kept (borrowed files, overrule,
  * not_to_keep, kept, tools), raise PLAN_FILE_VERSION, and put the new size here. (A field that fits into a hole of a
  * struct goes unnoticed.) */
-_Static_assert(sizeof(struct plan) == 560 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
+_Static_assert(sizeof(struct plan) == 584 && sizeof(struct reason) == 16 && sizeof(struct patch) == 32 &&
 		   sizeof(struct new_got) == 48 && sizeof(struct relro_word) == 24 && sizeof(struct live_const) == 16 &&
 		   sizeof(struct piece) == 24 && sizeof(struct unwind_row) == 16 && sizeof(struct succession) == 32 &&
-		   sizeof(struct entry_jump) == 16 && sizeof(struct private_use) == 16 && sizeof(struct vrange) == 16,
+		   sizeof(struct entry_jump) == 16 && sizeof(struct private_use) == 16 &&
+		   sizeof(struct tail_return) == 16 && sizeof(struct vrange) == 16,
 	       "plan_file.c does not know all of a plan");
 
 static void fields(struct io *io, struct plan *p)
@@ -334,6 +341,7 @@ static void fields(struct io *io, struct plan *p)
 	slots(io, p);
 	LIST(io, &p->unwind, unwind);
 	LIST(io, &p->functions, succession);
+	LIST(io, &p->returns, tail_return);
 	LIST(io, &p->jumps, jump);
 	number(io, &p->n_moved);
 	LIST(io, &p->leaves, leave);

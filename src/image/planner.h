@@ -166,6 +166,11 @@ void rebind__all(struct planner *x);
  * 0, and a refusal, when there is none left. */
 vaddr_t rebind__stub(struct planner *x, vaddr_t function);
 
+/* private.c: fills private_uses and private_gives of the plan. `moves`: which functions of `a` are not gone on with as
+ * they are, by index. */
+void private__list(struct plan *p, const struct code *a, const struct code *b, const struct match *m,
+		   const bool *moves);
+
 /* succession.c: fills the plan's list of functions. */
 void succession__list(struct planner *x);
 

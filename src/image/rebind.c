@@ -722,6 +722,8 @@ static void rebind_code_address(struct planner *x, const struct ref *r)
 	vaddr_t was = old ? elf_file__behind_stub(x->p->live, old->target) : 0;
 	if (own_ifunc || own_entry) {
 		add_patch(x, r->site, r->end, own_ifunc ? own_ifunc : own_entry);
+	} else if (!x->p->vapi->plain && code__is_trampoline(c, target)) { /* the kernel keeps it */
+		add_patch(x, r->site, r->end, x->p->vapi->vapi.text + ARCH_PAD_SIGRETURN);
 	} else if (!f && was && !same_data_in_code(x, was, target)) {
 		planner__refuse(
 		    x, "code-unknown",

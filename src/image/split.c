@@ -78,6 +78,8 @@ static void redirect_addresses_in_code(struct split *s, const struct canonicals 
 		const struct elf_reloc *ifunc = r->kind == REF_ADDRESS ? code__plt_reloc(s->code, r->target) : NULL;
 		if (ifunc && ifunc->type == R_X86_64_IRELATIVE)
 			stub = split__ifunc_stub(s, (vaddr_t)ifunc->addend);
+		if (r->kind == REF_ADDRESS && s->v.trampoline && r->target == s->v.trampoline)
+			stub = s->v.text + ARCH_PAD_SIGRETURN;
 		if (!stub)
 			continue;
 		int32_t disp = (int32_t)(stub - r->end);
@@ -174,6 +176,15 @@ static vaddr_t moved_address(const struct split *s, vaddr_t a)
 	return a;
 }
 
+/* Of a library that says something when it is run as a program. */
+static void redirect_entry(struct split *s, const struct canonicals *c)
+{
+	Elf64_Ehdr ehdr = s->in->ehdr;
+	vaddr_t stub = ehdr.e_entry ? canonicals__stub(c, &s->v, ehdr.e_entry) : 0;
+	if (stub)
+		memcpy(s->copy + offsetof(Elf64_Ehdr, e_entry), &stub, sizeof(stub));
+}
+
 static struct err *edit_dynamic(struct split *s, const struct canonicals *c, vaddr_t *next_init)
 {
 	struct dyn_edit d = {xcalloc(s->in->n_dyn + s->in->dyn_room + 1, sizeof(Elf64_Dyn)), s->in->n_dyn,
@@ -217,6 +228,7 @@ static struct err *make(struct split *s, const struct split_options *opt, fde_li
 	redirect_addresses_in_code(s, &c);
 	redirect_relocations(s, &c);
 	redirect_lazy_slots(s);
+	redirect_entry(s, &c);
 	vaddr_t next_init;
 	struct err *err = edit_dynamic(s, &c, &next_init);
 	free(c.items);

@@ -24,14 +24,30 @@ static void finish_cfi(struct blob *b, size_t start)
 	memcpy(b->bytes + start, &len, 4);
 }
 
-static void add_fde(struct blob *b, vaddr_t start, vaddr_t end, struct arch_cfi cfi, unwind_rows *rows)
+/* Returns where it is. `augmentation`: "zR" or "zRS" (LSB core, "The Common Information Entry Format"; S: gcc's, of
+ * what a signal handler returns to). */
+static size_t add_cie(struct blob *b, const char *augmentation, struct arch_cfi ops)
+{
+	size_t at = b->n;
+	const uint8_t head[] = {0, 0, 0, 0, 0, 0, 0, 0, 1};
+	const uint8_t tail[] = {1, (uint8_t)(arch_cfi__data_alignment() & 0x7f), arch_cfi__return_register(), 1,
+				DW_EH_PE_pcrel | DW_EH_PE_sdata4};
+	add_cfi(b, head, sizeof(head));
+	add_cfi(b, augmentation, strlen(augmentation) + 1);
+	add_cfi(b, tail, sizeof(tail));
+	add_cfi(b, ops.ops, ops.len);
+	finish_cfi(b, at);
+	return at;
+}
+
+static void add_fde(struct blob *b, size_t cie_at, vaddr_t start, vaddr_t end, struct arch_cfi cfi, unwind_rows *rows)
 {
 	if (start == end)
 		return;
 	size_t at = b->n;
 	struct unwind_row row = {start, b->base + at};
 	vec__push(rows, row);
-	uint32_t cie = (uint32_t)at + 4, len = (uint32_t)(end - start);
+	uint32_t cie = (uint32_t)(at + 4 - cie_at), len = (uint32_t)(end - start);
 	int32_t pc = (int32_t)(start - (b->base + at + 8));
 	uint8_t augmentation = 0;
 	b->n += 4;
@@ -43,41 +59,28 @@ static void add_fde(struct blob *b, vaddr_t start, vaddr_t end, struct arch_cfi 
 	finish_cfi(b, at);
 }
 
+/* What is returned to is looked up one byte in front of it: so the parking pad has that one as well, and the sigreturn
+ * pad, as in glibc. */
 static size_t write_eh_frame(const struct vapi_note *v, vaddr_t at, uint8_t *out, unwind_rows *rows)
 {
 	struct blob b = {out, 0, at};
-	struct arch_cfi entry = arch_cfi__entry();
-	const uint8_t head[] = {0,
-				0,
-				0,
-				0,
-				0,
-				0,
-				0,
-				0,
-				1,
-				'z',
-				'R',
-				0,
-				1,
-				(uint8_t)(arch_cfi__data_alignment() & 0x7f),
-				arch_cfi__return_register(),
-				1,
-				DW_EH_PE_pcrel | DW_EH_PE_sdata4};
-	add_cfi(&b, head, sizeof(head));
-	add_cfi(&b, entry.ops, entry.len);
-	finish_cfi(&b, 0);
-	vaddr_t park = v->text + ARCH_PAD_PARK;
-	uint8_t park_ops[ARCH_CFI_PARK_MAX];
-	struct arch_cfi parking = {park_ops, arch_cfi__park(park_ops, (int64_t)(v->scratch + ARCH_PARK_RECORD - park))};
-	add_fde(&b, v->text, park - 1, (struct arch_cfi){NULL, 0}, rows);
-	add_fde(&b, park - 1, v->text + ARCH_PAD_PARK_END, parking, rows);
-	add_fde(&b, v->stubs, v->lazy_head, (struct arch_cfi){NULL, 0}, rows);
+	uint8_t park_ops[ARCH_CFI_PARK_MAX], sigreturn_ops[ARCH_CFI_SIGRETURN_MAX];
+	vaddr_t park = v->text + ARCH_PAD_PARK, sigreturn = v->text + ARCH_PAD_SIGRETURN;
+	const struct arch_cfi none = {NULL, 0};
+	const struct arch_cfi parking = {park_ops,
+					 arch_cfi__park(park_ops, (int64_t)(v->scratch + ARCH_PARK_RECORD - park))};
+	const struct arch_cfi returning = {sigreturn_ops, arch_cfi__sigreturn(sigreturn_ops)};
+	size_t plain = add_cie(&b, "zR", arch_cfi__entry()), signal = add_cie(&b, "zRS", returning);
+	add_fde(&b, plain, v->text, sigreturn - 1, none, rows);
+	add_fde(&b, signal, sigreturn - 1, v->text + ARCH_PAD_EXIT, none, rows);
+	add_fde(&b, plain, v->text + ARCH_PAD_EXIT, park - 1, none, rows);
+	add_fde(&b, plain, park - 1, v->text + ARCH_PAD_PARK_END, parking, rows);
+	add_fde(&b, plain, v->stubs, v->lazy_head, none, rows);
 	if (v->n_lazy) {
-		add_fde(&b, v->lazy_head, v->lazy_head + ARCH_STUB_SIZE, arch_cfi__lazy_head(), rows);
-		add_fde(&b, v->lazy_head + ARCH_STUB_SIZE, v->ifunc_returns, arch_cfi__lazy_stub(), rows);
+		add_fde(&b, plain, v->lazy_head, v->lazy_head + ARCH_STUB_SIZE, arch_cfi__lazy_head(), rows);
+		add_fde(&b, plain, v->lazy_head + ARCH_STUB_SIZE, v->ifunc_returns, arch_cfi__lazy_stub(), rows);
 	}
-	add_fde(&b, v->ifunc_returns, v->text_end, (struct arch_cfi){NULL, 0}, rows);
+	add_fde(&b, plain, v->ifunc_returns, v->text_end, none, rows);
 	memset(out + b.n, 0, 4); /* a length of zero ends the section */
 	return b.n + 4;
 }

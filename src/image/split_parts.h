@@ -35,7 +35,7 @@ struct split {
 };
 
 enum { NEW_PHDRS = 5 };          /* four PT_LOAD, one PT_NOTE */
-enum { LLU_EH_FRAME_MAX = 512 }; /* bytes of unwind entries for pads and stubs, at most */
+enum { LLU_EH_FRAME_MAX = 768 }; /* bytes of unwind entries for pads and stubs, at most */
 
 struct err *split__refuse(const struct split *s, const char *why);
 

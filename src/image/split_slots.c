@@ -36,6 +36,8 @@ void split__taken_functions(const struct code *code, vaddr_list *out)
 	const Elf64_Dyn *fini = elf_file__dyn(e, DT_FINI);
 	if (fini)
 		take(code, out, fini->d_un.d_ptr);
+	if (e->ehdr.e_entry) /* the dynamic loader keeps it (glibc, elf/dl-load.c: l_entry) */
+		take(code, out, e->ehdr.e_entry);
 	vaddr_list__sort(out);
 	size_t n = 0;
 	for (size_t i = 0; i < out->n; i++)
@@ -141,6 +143,16 @@ static size_t spare_for(size_t used)
 	return 64 + used / 8;
 }
 
+static vaddr_t find_trampoline(const struct code *code)
+{
+	for (size_t i = 0; i < code->refs.n; i++) {
+		const struct ref *r = &code->refs.items[i];
+		if (r->kind == REF_ADDRESS && code__is_trampoline(code, r->target))
+			return r->target;
+	}
+	return 0;
+}
+
 struct err *split__make_slots(struct split *s, const struct elf_file *like)
 {
 	for (size_t i = 0; i < s->in->relocs.n; i++)
@@ -153,6 +165,7 @@ struct err *split__make_slots(struct split *s, const struct elf_file *like)
 		vec__free(&slots);
 		return err;
 	}
+	s->v.trampoline = find_trampoline(s->code);
 	s->v.n_used = (uint32_t)slots.n;
 	s->v.n_slots = (uint32_t)(slots.n + spare_for(slots.n));
 	s->slots = xcalloc(s->v.n_slots, sizeof(*s->slots));

@@ -9,12 +9,14 @@
 
 #include "arch/detail.h"
 #include "image/planner.h"
+#include "image/tail.h"
 
 struct pair {
 	const struct planner *x;
 	const struct code *a, *b; /* of live, of next */
 	struct patch *patches;    /* by site */
 	size_t n_patches;
+	fde_list fdes_a, fdes_b;
 };
 
 static int by_site(const void *a, const void *b)
@@ -56,12 +58,21 @@ static bool same_import(const struct elf_file *a, const struct elf_reloc *ra, co
 	return ra->type == R_X86_64_TPOFF64;
 }
 
+/* An IFUNC of the library's own: its stub, in either build. */
+static bool same_ifunc(const struct pair *c, const struct elf_reloc *ra, const struct elf_reloc *rb)
+{
+	if (!ra || !rb || ra->type != R_X86_64_IRELATIVE || rb->type != R_X86_64_IRELATIVE)
+		return false;
+	vaddr_t a = elf_file__behind_stub(c->a->elf, (vaddr_t)ra->addend);
+	return a && match__successor(c->x->p->match, a) == elf_file__behind_stub(c->b->elf, (vaddr_t)rb->addend);
+}
+
 static bool same_code(const struct pair *c, vaddr_t a, vaddr_t b)
 {
 	const struct function *fa = code__function_at(c->a, a), *fb = code__function_at(c->b, b);
 	if (fa && fb && fa->plt && fb->plt) {
 		const struct elf_reloc *ra = code__plt_reloc(c->a, a), *rb = code__plt_reloc(c->b, b);
-		return same_import(c->a->elf, ra, c->b->elf, rb);
+		return same_import(c->a->elf, ra, c->b->elf, rb) || same_ifunc(c, ra, rb);
 	}
 	return are_matched(c, fa, fb) && a - fa->start == b - fb->start;
 }
@@ -99,6 +110,8 @@ static bool same_reference(const struct pair *c, const struct function *f, const
 	if (ra->kind != rb->kind || ra->size != rb->size)
 		return false;
 	vaddr_t a = elf_file__behind_stub(c->a->elf, ra->target), b = elf_file__behind_stub(c->b->elf, rb->target);
+	if (!c->x->p->vapi->plain && code__is_trampoline(c->a, a) && code__is_trampoline(c->b, b))
+		return true; /* the VAPI's, in either build */
 	bool code_a = elf_file__is_code(c->a->elf, a), code_b = elf_file__is_code(c->b->elf, b);
 	if (code_a || code_b)
 		return code_a && code_b && same_code(c, a, b);
@@ -140,6 +153,50 @@ static bool may_be_gone_on_with(const struct pair *c, const struct function *fa,
 	return true;
 }
 
+/* ---- what is left to do of functions that changed ---- */
+
+static bool handles(const fde_list *l, const struct function *f)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].lsda && l->items[i].start < f->end && l->items[i].end > f->start)
+			return true;
+	return false;
+}
+
+static bool same_in_tail(void *context, const struct function *fa, const struct ref *ra, const struct ref *rb)
+{
+	return same_reference(context, fa, ra, rb);
+}
+
+/* A jump to another function ends this one if others call that as well; else that may be a part of this one that
+ * the compiler put elsewhere, which is handed the frame. */
+static bool is_not_handed_the_frame(void *context, const struct ref *r, vaddr_t to)
+{
+	const struct pair *c = context;
+	const struct function *g = code__function_at(c->a, to);
+	return r->kind != REF_JUMP || (g && (g->plt || tail__is_export(c->a->elf, g->start)));
+}
+
+static void list_returns(const struct pair *c, const struct function *fa, const struct function *fb)
+{
+	const struct tail_rules rules = {.a = c->a,
+					 .b = c->b,
+					 .match = c->x->p->match,
+					 .same_reference = same_in_tail,
+					 .may_lead_to = is_not_handed_the_frame,
+					 .context = (void *)c};
+	struct tail t;
+	if (fa->plt || handles(&c->fdes_a, fa) || handles(&c->fdes_b, fb))
+		return;
+	tail__find(&rules, fa, fb, &t);
+	for (vaddr_t at = fa->start; at < fa->end; at++) {
+		const struct tail_return r = {at, t.next[at - fa->start]};
+		if (r.next && t.is_return[at - fa->start])
+			vec__push(&c->x->p->returns, r);
+	}
+	tail__free(&t);
+}
+
 void succession__list(struct planner *x)
 {
 	struct plan *p = x->p;
@@ -147,6 +204,8 @@ void succession__list(struct planner *x)
 	c.patches = c.n_patches ? xmemdup(p->patches.items, c.n_patches * sizeof(struct patch)) : NULL;
 	if (c.n_patches)
 		qsort(c.patches, c.n_patches, sizeof(struct patch), by_site);
+	ERR_CLEANUP struct err *e = fdes__read(p->live, &c.fdes_a);
+	ERR_CLEANUP struct err *e2 = fdes__read(p->next, &c.fdes_b);
 	for (size_t i = 0; i < c.a->functions.n; i++) {
 		const struct function *f = &c.a->functions.items[i];
 		struct succession s = {.start = f->start, .end = f->end};
@@ -154,6 +213,10 @@ void succession__list(struct planner *x)
 		const struct function *heir = s.next ? code__function_starting(c.b, s.next) : NULL;
 		s.identical = heir && p->refusals.n == 0 && may_be_gone_on_with(&c, f, heir);
 		vec__push(&p->functions, s);
+		if (heir && p->refusals.n == 0 && !s.identical && !e && !e2)
+			list_returns(&c, f, heir);
 	}
+	vec__free(&c.fdes_a);
+	vec__free(&c.fdes_b);
 	free(c.patches);
 }

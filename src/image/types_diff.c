@@ -305,27 +305,30 @@ static bool is_bytes(const struct types *t, uint32_t id)
 	return element->kind == TYPE_BASE && element->size == 1;
 }
 
-/* Has a struct become a union, of the same size, of the same members and their bytes? */
+/* Is one a struct and the other a union, of the same size, of the same members and their bytes? */
 // NOLINTNEXTLINE(misc-no-recursion)
-static bool gained_bytes(struct comparer *c, uint32_t oid, uint32_t nid)
+static bool differ_in_bytes(struct comparer *c, uint32_t oid, uint32_t nid)
 {
 	struct type_part_list olds = {0}, news = {0};
 	const struct type_node *o = node(c->o, oid), *n = node(c->n, nid);
-	if (o->kind != TYPE_STRUCT || n->kind != TYPE_UNION || o->size != n->size)
+	bool gained = o->kind == TYPE_STRUCT && n->kind == TYPE_UNION;
+	if ((!gained && (o->kind != TYPE_UNION || n->kind != TYPE_STRUCT)) || o->size != n->size)
 		return false;
-	size_t same = 0;
 	bool good = types__flatten(c->o, oid, &olds) && types__flatten(c->n, nid, &news);
-	for (size_t k = 0; k < news.n && good; k++) {
-		const struct type_part *b = &news.items[k], *a = NULL;
-		for (size_t i = 0; i < olds.n && !a; i++)
-			if (olds.items[i].name && b->name && strcmp(olds.items[i].name, b->name) == 0)
-				a = &olds.items[i];
+	const struct type_part_list *members = gained ? &olds : &news, *more = gained ? &news : &olds;
+	size_t same = 0;
+	for (size_t k = 0; k < more->n && good; k++) {
+		const struct type_part *b = &more->items[k], *a = NULL;
+		for (size_t i = 0; i < members->n && !a; i++)
+			if (members->items[i].name && b->name && strcmp(members->items[i].name, b->name) == 0)
+				a = &members->items[i];
 		same += a != NULL;
-		good = b->what == PART_MEMBER && (a ? a->what == PART_MEMBER && a->at == b->at && a->bits == b->bits &&
-							  same_type(c, a->type, b->type, true)
-						    : is_bytes(c->n, b->type));
+		good = b->what == PART_MEMBER &&
+		       (a ? a->what == PART_MEMBER && a->at == b->at && a->bits == b->bits &&
+				same_type(c, gained ? a->type : b->type, gained ? b->type : a->type, true)
+			  : is_bytes(gained ? c->n : c->o, b->type));
 	}
-	good = good && same == olds.n;
+	good = good && same == members->n;
 	vec__free(&olds);
 	vec__free(&news);
 	return good;
@@ -342,8 +345,10 @@ void comparer__held(struct comparer *c, uint32_t oid, uint32_t nid, bool value, 
 			REMARK(to, "%s%sthe function it points to has another signature", path, *path ? ": " : "");
 		return;
 	}
-	if (value && gained_bytes(c, os, ns)) {
-		REMARK(to, "%s%scan be used as bytes now", path, *path ? ": " : "");
+	if (value && differ_in_bytes(c, os, ns)) {
+		bool gained = node(c->n, ns)->kind == TYPE_UNION;
+		REMARK(to, "%s%s%s", path, *path ? ": " : "",
+		       gained ? "can be used as bytes now" : "is no longer used as bytes");
 		return;
 	}
 	struct shape o, n;
@@ -456,6 +461,8 @@ static void compare_rest(struct comparer *c, struct type_part_list *olds, struct
 			continue;
 		if (n->what == PART_ENUMERATOR)
 			REMARK(to, "%s%s = %s added", path, name_of(n), place_of(n, 0).s);
+		else if (is_end_of_padding(c->n, n))
+			REMARK(to, "%s%s is new, and no data", path, name_of(n));
 		else
 			CHANGED(to, n->at + base, "%s%s%s added at %s", word_of(n), path, name_of(n),
 				place_of(n, base).s);

@@ -1,4 +1,5 @@
 /* See unprepared.h. */
+#include "image/tail.h"
 #include "image/unprepared_parts.h"
 
 #include <string.h>
@@ -207,13 +208,60 @@ static void lay_jump(struct comparison *c, size_t i)
 		vec__push(&c->x->p->jumps, m);
 }
 
+static bool same_reference(void *context, const struct function *fa, const struct ref *ra, const struct ref *rb)
+{
+	return same__reference(context, fa, ra, rb);
+}
+
+/* What is left calls what moves by its jump. By any other way out the frame might be handed on (to a part that the
+ * compiler put elsewhere), which is the old build's. */
+static bool is_reached_by_jump(void *context, const struct ref *r, vaddr_t to)
+{
+	const struct comparison *c = context;
+	const struct function *g = code__function_at(c->a, to);
+	if (!g || !c->moves[index_of(c->a, g)])
+		return true;
+	return r->kind != REF_JUMP && to == g->start && heir_of(c, index_of(c->a, g)) && unprepared__jump_place(c, g);
+}
+
+/* What nobody may be in of a function that moves: all but its tails (tail.h). What those lead to is marked in
+ * `reached`. */
+static void list_leaves(struct comparison *c, const struct function *f, bool *reached)
+{
+	enum { ENTRY_MAX = 16 }; /* bytes of an entry that a jump may touch */
+	const struct tail_rules rules = {c->a, c->b, c->m, same_reference, is_reached_by_jump, ENTRY_MAX, c};
+	const struct function *heir = heir_of(c, index_of(c->a, f));
+	struct tail t = {0};
+	if (heir && !same__any_handlers(c, f, heir))
+		tail__find(&rules, f, heir, &t);
+	struct vrange r = {f->start, f->start};
+	while (r.end < f->end) {
+		size_t at = r.end - f->start;
+		if (!t.next || !t.next[at]) {
+			r.end++;
+			continue;
+		}
+		if (r.start < r.end)
+			vec__push(&c->x->p->leaves, r);
+		r.start = r.end = r.end + t.len[at];
+	}
+	if (r.start < r.end)
+		vec__push(&c->x->p->leaves, r);
+	for (uint32_t i = f->first_ref; t.next && i < f->first_ref + f->n_refs; i++) {
+		const struct ref *ref = &c->a->refs.items[i];
+		const struct function *g = code__function_starting(c->a, elf_file__behind_stub(c->a->elf, ref->target));
+		if (g && t.next[ref->insn - f->start])
+			reached[index_of(c->a, g)] = true;
+	}
+	tail__free(&t);
+}
+
 static void list_moves(struct comparison *c)
 {
 	FREE_CLEANUP bool *reachable = xcalloc(c->a->functions.n, sizeof(bool));
 	for (size_t i = 0; i < c->a->functions.n; i++) {
-		const struct function *f = &c->a->functions.items[i], *heir = heir_of(c, i);
 		if (c->moves[i])
-			tail__leave(c, f, heir, same__any_handlers(c, f, heir), &c->x->p->leaves, reachable);
+			list_leaves(c, &c->a->functions.items[i], reachable);
 	}
 	list_reachable(c, reachable);
 	for (size_t i = 0; i < c->a->functions.n; i++) {
@@ -286,14 +334,6 @@ static bool goes_by_caller(const char *import)
 	return false;
 }
 
-const struct elf_symbol *unprepared__import(const struct code *c, const struct ref *r)
-{
-	const struct elf_file *e = c->elf;
-	const struct elf_reloc *slot = elf_file__reloc_at(e, r->target);
-	uint32_t symbol = slot ? slot->symbol : code__plt_import(c, r->target);
-	return symbol ? &e->symbols[symbol] : NULL;
-}
-
 static void check_callers(const struct comparison *c)
 {
 	for (size_t i = 0; i < c->b->functions.n; i++) {
@@ -302,7 +342,7 @@ static void check_callers(const struct comparison *c)
 		if (f->plt || (old >= 0 && !c->moves[old]))
 			continue;
 		for (uint32_t k = f->first_ref; k < f->first_ref + f->n_refs; k++) {
-			const struct elf_symbol *import = unprepared__import(c->b, &c->b->refs.items[k]);
+			const struct elf_symbol *import = code__import(c->b, &c->b->refs.items[k]);
 			if (!import || !goes_by_caller(import->name))
 				continue;
 			FREE_CLEANUP char *name = code__describe(c->b, f->start);
@@ -548,7 +588,7 @@ static void compare(struct comparison *c)
 	check_exports(c);
 	check_labels(c);
 	check_callers(c);
-	private__list(c);
+	private__list(c->x->p, c->a, c->b, c->m, c->moves);
 	look_for_entanglement(c);
 	check_held(c);
 	list_pages(c);

@@ -44,18 +44,7 @@ bool same__reference(struct comparison *c, const struct function *fa, const stru
 /* Are there handlers for exceptions that pass through either? */
 bool same__any_handlers(const struct comparison *c, const struct function *fa, const struct function *fb);
 
-/* Adds to `leaves` what nobody may be in of a function of vapi that moves, of which `fb` (may be NULL) takes over: all
- * but what is the same in both builds from where a call returns to the end. What that leads to is marked in `reached`,
- * by index into vapi's functions. `handlers`: exceptions may go on elsewhere. */
-void tail__leave(struct comparison *c, const struct function *fa, const struct function *fb, bool handlers,
-		 vrange_list *leaves, bool *reached);
-
 /* Where the jump at the entry of a function of vapi would be; 0: there is no room for one. */
 vaddr_t unprepared__jump_place(const struct comparison *c, const struct function *f);
-/* The import that a reference of either build leads to, by its PLT or its GOT, or NULL. */
-const struct elf_symbol *unprepared__import(const struct code *c, const struct ref *r);
-
-/* Fills private_uses and private_gives of the plan. */
-void private__list(struct comparison *c);
 
 #endif

@@ -30,7 +30,7 @@
 #include "base/types.h"
 
 #define VAPI_NOTE_NAME "LLU"
-enum { VAPI_NOTE_TYPE = 1, VAPI_VERSION = 2, VAPI_SCRATCH_SIZE = 64 * 1024 };
+enum { VAPI_NOTE_TYPE = 1, VAPI_VERSION = 3, VAPI_SCRATCH_SIZE = 64 * 1024 };
 
 struct vapi_note {
 	uint32_t version; /* VAPI_VERSION */
@@ -49,6 +49,7 @@ struct vapi_note {
 	uint64_t window_len;
 	vaddr_t eh_frame_hdr;      /* 0 when IN has no unwind table */
 	uint64_t eh_frame_hdr_cap; /* bytes, whole pages */
+	vaddr_t trampoline; /* IN's code that signal handlers return to, for which ARCH_PAD_SIGRETURN stands; or 0 */
 };
 
 enum vapi_slot_flags {

@@ -5,7 +5,8 @@
  * VAPI's R and RX segments at their addresses, the same bytes for all processes that loaded the same file.
  *
  *     +---------------------------+ 0
- *     | ELF header                | no sections; program headers: PT_LOAD R, PT_LOAD RX, PT_GNU_EH_FRAME
+ *     | ELF header                | no sections; program headers: PT_LOAD R, PT_LOAD RX, PT_GNU_EH_FRAME, which
+ *     |                           | leads to the entries of stubs and pads alone
  *     +---------------------------+ page
  *     | R                         | unwinders find the stubs' entries here
  *     +---------------------------+ page

@@ -57,6 +57,9 @@ void arch_clone__args(uint64_t arg[6], uint64_t flags, taddr_t stack);
 /* The register set (PTRACE_GETREGSET) of the extended state: x87, vector registers and the like. */
 extern const int arch_xstate_note;
 
+/* How far in front of the saved rip a signal frame has rcx (arch/x86/include/uapi/asm/sigcontext.h). */
+enum { ARCH_SIGCONTEXT_RCX_TO_RIP = 16 };
+
 /* Upper bound of what arch_sigframe__write() needs. */
 enum { ARCH_SIGFRAME_MAX = 16384 };
 

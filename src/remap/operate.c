@@ -399,12 +399,22 @@ static int by_start(const void *a, const void *b)
 	return (x->range.start.v > y->range.start.v) - (x->range.start.v < y->range.start.v);
 }
 
-static void list_functions(const struct target *t, const struct group *g, function_list *out)
+static int by_return(const void *a, const void *b)
 {
-	for (size_t i = 0; i < g->n; i++)
+	const struct freeze_return *x = a, *y = b;
+	return (x->at.v > y->at.v) - (x->at.v < y->at.v);
+}
+
+static void list_functions(const struct target *t, const struct group *g, function_list *out, return_list *returns)
+{
+	for (size_t i = 0; i < g->n; i++) {
 		surgery__functions(target__member(t, g, i)->surgery, out);
+		surgery__returns(target__member(t, g, i)->surgery, returns);
+	}
 	if (out->n)
 		qsort(out->items, out->n, sizeof(out->items[0]), by_start);
+	if (returns->n)
+		qsort(returns->items, returns->n, sizeof(returns->items[0]), by_return);
 }
 
 /* What is exchanged while the process stands still. *committed says whether the new code is live, with an error too. */
@@ -481,16 +491,19 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 {
 	trange_list old = {0};
 	function_list functions = {0};
+	return_list returns = {0};
 	struct freeze *frozen = NULL;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
 	TRY(tell_loader(t, g));
 	TRY(process__shares_memory(t->process, false)); /* it is a while since begin() asked */
 	list_live_ranges(t, g, &old);
-	list_functions(t, g, &functions);
+	list_functions(t, g, &functions, &returns);
 	struct freeze_options f = {.inside = old.items,
 				   .n_inside = old.n,
 				   .functions = functions.items,
 				   .n_functions = functions.n,
+				   .returns = returns.items,
+				   .n_returns = returns.n,
 				   .park = &park,
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
@@ -504,6 +517,7 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 		e = exchange_frozen(t, g, frozen, x, &old, committed);
 	vec__free(&old);
 	vec__free(&functions);
+	vec__free(&returns);
 	return e;
 }
 

@@ -35,9 +35,12 @@ void surgery__live_ranges(const struct surgery *s, trange_list *out);
 void surgery__entries(const struct surgery *s, trange_list *out);
 
 typedef VEC(struct freeze_function) function_list;
+typedef VEC(struct freeze_return) return_list;
 /* Appends the functions of the live code, and where the new code has the same; their names belong to the plan's files.
  */
 void surgery__functions(const struct surgery *s, function_list *out);
+/* Appends the places in the others where the new code has the same left to do. */
+void surgery__returns(const struct surgery *s, return_list *out);
 
 /* Writes into the header who is at work; before a hand is raised. The header was looked at just before. */
 MUST_CHECK struct err *surgery__claim(struct surgery *s);

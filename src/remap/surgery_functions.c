@@ -53,3 +53,13 @@ void surgery__functions(const struct surgery *s, function_list *out)
 	}
 	vec__free(&names);
 }
+
+void surgery__returns(const struct surgery *s, return_list *out)
+{
+	for (size_t i = 0; i < s->plan->returns.n; i++) {
+		const struct tail_return *r = &s->plan->returns.items[i];
+		const struct freeze_return x = {surgery__at(s, s->l->map.base + r->at),
+						surgery__at(s, s->base + r->next)};
+		vec__push(out, x);
+	}
+}

@@ -94,12 +94,6 @@ static void plan_library(struct result *r, const struct plan_options *opt)
 				   "restart the process to run the new build");
 		return;
 	}
-	if (!loaded__is_plain(l) && glibc__is_part(l->vapi->soname)) {
-		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "libc",
-				   "it is a split part of glibc, of which only plain ones are updated",
-				   "restart the process to run the new build");
-		return;
-	}
 	if (l->untrusted) {
 		target__set_reason(r, OUTCOME_NOT_UPDATED, ERR_REFUSED, "untrusted-path", err__text(l->untrusted),
 				   err__hint(l->untrusted));

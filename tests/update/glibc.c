@@ -1,6 +1,6 @@
-/* libc itself, of a process that loaded it plain: two real builds of Debian's libc6 with their debug information, in a
- * mount namespace where the one takes the place of the other. tools/fetch-pair gets them; where it cannot, the tests
- * are skipped, and say so. */
+/* libc itself, of a process that loaded it plain, and of one that loaded it split: two real builds of Debian's libc6
+ * with their debug information, in a mount namespace where the one takes the place of the other. tools/fetch-pair gets
+ * them; where it cannot, the tests are skipped, and say so. */
 #include <criterion/criterion.h>
 #include <ftw.h>
 #include <glob.h>
@@ -17,13 +17,17 @@
 
 TestSuite(glibc, .fini = support__teardown, .timeout = 240);
 
-#define OLD     "2.36-9+deb12u7"
-#define NEW     "2.36-9+deb12u14"
-#define LIBRARY "/usr/lib/x86_64-linux-gnu"
-#define DEBUG   "/usr/lib/debug"
+#define OLD                "2.36-9+deb12u7"
+#define NEW                "2.36-9+deb12u14"
+#define LIBRARY            "/usr/lib/x86_64-linux-gnu"
+#define LIBRARY_IN_PACKAGE "/lib/x86_64-linux-gnu"
+#define DEBUG              "/usr/lib/debug"
+
+enum kind { PLAIN, SPLIT };
 
 struct builds {
 	char libc[2][512], debug[2][512]; /* the trees of the packages, old and new */
+	const char *split[2];             /* libc.so.6 of both, split; NULL: they are used as they are */
 };
 
 static void fetch(const char *package, const char *file, char tree[2][512])
@@ -43,11 +47,12 @@ static void fetch(const char *package, const char *file, char tree[2][512])
 static void install(const struct builds *b, int which, const char *only)
 {
 	glob_t found;
-	cr_assert_eq(glob(path_of("%s/lib/x86_64-linux-gnu/*.so*", b->libc[which]), 0, NULL, &found), 0);
+	cr_assert_eq(glob(path_of("%s" LIBRARY_IN_PACKAGE "/*.so*", b->libc[which]), 0, NULL, &found), 0);
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		const char *there = path_of("%s%s", LIBRARY, strrchr(found.gl_pathv[i], '/'));
+		bool split = b->split[which] && strcmp(strrchr(there, '/'), "/libc.so.6") == 0;
 		if (access(there, F_OK) == 0 && (!only || strstr(there, only)))
-			cr_assert_eq(mount(found.gl_pathv[i], there, NULL, MS_BIND, NULL), 0);
+			cr_assert_eq(mount(split ? b->split[which] : found.gl_pathv[i], there, NULL, MS_BIND, NULL), 0);
 	}
 	globfree(&found);
 }
@@ -63,10 +68,24 @@ static int link_debug_file(const char *path, const struct stat *st, int type, st
 	return symlink(path, path_of("%s%s", folder, slash)) != 0;
 }
 
-/* A namespace of our own, with the old build, and with the debug information of both if it is wanted. */
-static struct builds begin(bool debug)
+static void split(struct builds *b)
 {
-	struct builds b;
+	for (int i = 0; i < 2; i++) {
+		b->split[i] = path_of("%s/libc-%d.so", temp_dir(), i);
+		struct result r =
+		    command__run((const char *const[]){COMMAND_DIR "/llusplit",
+						       path_of("%s" LIBRARY_IN_PACKAGE "/libc.so.6", b->libc[i]), "-o",
+						       b->split[i], NULL},
+				 60);
+		cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+		result__free(&r);
+	}
+}
+
+/* A namespace of our own, with the old build, and with the debug information of both if it is wanted. */
+static struct builds begin(enum kind kind, bool debug)
+{
+	struct builds b = {0};
 	if (geteuid() != 0)
 		cr_skip_test("only root can mount");
 	fetch("libc6", "libc.so.6", b.libc);
@@ -78,6 +97,8 @@ static struct builds begin(bool debug)
 	cr_assert_eq(mkdir(DEBUG "/.build-id", 0755), 0);
 	for (int i = 0; i < 2 && debug; i++)
 		cr_assert_eq(nftw(b.debug[i], link_debug_file, 16, FTW_PHYS), 0);
+	if (kind == SPLIT)
+		split(&b);
 	install(&b, 0, NULL);
 	return b;
 }
@@ -121,40 +142,69 @@ static void finish(struct target *t)
 	free(rest);
 }
 
-/* Each facility is in the middle of its work when the code is exchanged. (The gate does not let it back: a union became
- * a struct then.) */
-Test(glibc, everything_at_work)
+/* Each facility is in the middle of its work when the code is exchanged. */
+static void exchange_at_work(enum kind kind, const char *says)
 {
-	struct builds b = begin(true);
+	struct builds b = begin(kind, true);
 	struct target *t = start();
 	target__ask(t, "begin", "begun");
-	install(&b, 1, NULL);
-	update(t, "[0-9]+ functions of the dynamic loader changed too: that part waits for a restart");
-	target__round(t);
+	for (int next = 1; next >= 0; next--) {
+		install(&b, next, NULL);
+		update(t, says);
+		target__round(t);
+	}
 	target__ask(t, "end", "ended");
 	target__round(t);
 	finish(t);
 }
 
-/* One that is in what changes is in the way, and named; then it is not. */
-Test(glibc, a_thread_in_what_changes)
+Test(glibc, everything_at_work)
 {
-	struct builds b = begin(true);
+	exchange_at_work(PLAIN, "unprepared: [0-9]+ functions moved");
+}
+
+Test(glibc, everything_at_work_split)
+{
+	exchange_at_work(SPLIT, "the old code is gone");
+}
+
+Test(glibc, the_loader_waits_for_a_restart)
+{
+	struct builds b = begin(PLAIN, true);
+	struct target *t = start();
+	install(&b, 1, NULL);
+	update(t, "[0-9]+ functions of the dynamic loader changed too: that part waits for a restart");
+	finish(t);
+}
+
+/* One that is in what changes is in the way, and named; then it is not. */
+static void exchange_around(enum kind kind)
+{
+	struct builds b = begin(kind, true);
 	struct target *t = start();
 	target__ask(t, "hold", "held");
 	install(&b, 1, NULL);
-	refuse(t,
-	       "thread [0-9]+: it (sleeps in a call that a stop would disturb .it waits in write.2|will return into)");
+	refuse(t, "thread [0-9]+: it (sleeps in a call that a stop would disturb|is inside the code|will return into)");
 	target__ask(t, "release", "released");
 	update(t, NULL);
 	target__round(t);
 	finish(t);
 }
 
+Test(glibc, a_thread_in_what_changes)
+{
+	exchange_around(PLAIN);
+}
+
+Test(glibc, a_thread_in_what_changes_split)
+{
+	exchange_around(SPLIT);
+}
+
 /* Without debug information nobody can tell what one of the functions means. */
 Test(glibc, without_debug_information)
 {
-	struct builds b = begin(false);
+	struct builds b = begin(PLAIN, false);
 	struct target *t = start();
 	install(&b, 1, NULL);
 	refuse(t, "libc.so.6 is not updated: ");
@@ -165,7 +215,7 @@ Test(glibc, without_debug_information)
 /* The package manager is between two files. */
 Test(glibc, half_installed)
 {
-	struct builds b = begin(true);
+	struct builds b = begin(PLAIN, true);
 	struct target *t = start();
 	install(&b, 1, "/libc.so.6");
 	refuse(t, "libc.so.6 and the dynamic loader on disk are not of one build");
@@ -178,7 +228,7 @@ Test(glibc, half_installed)
 /* A part that cannot be updated stays, and the others do without it. */
 Test(glibc, a_part_stays)
 {
-	struct builds b = begin(true);
+	struct builds b = begin(PLAIN, true);
 	struct target *t =
 	    target__start((const char *const[]){"/usr/bin/python3", SOURCE_DIR "/fixtures/lzma_worker.py", NULL}, NULL);
 	target__expect(t, "ready");

@@ -211,20 +211,6 @@ Test(unprepared, parked_in_thread_local_memory)
 	parked("thread-tls");
 }
 
-/* Parts of glibc are updated where they were loaded plain; one that was split is refused by name. */
-Test(unprepared, glibc_that_was_split)
-{
-	struct scene s = scene__prepare("libm.so.6", "/lib/x86_64-linux-gnu/libm.so.6", BY_RENAME);
-	const char *env[] = {path_of("LD_LIBRARY_PATH=%s/lib", s.dir), NULL};
-	s.target = target__start(
-	    (const char *const[]){"/usr/bin/python3", "-c", "import math; print('ready', flush=True); input()", NULL},
-	    env);
-	target__expect(s.target, "ready");
-	scene__install_raw(&s, "/lib/x86_64-linux-gnu/libz.so.1"); /* any other file will do */
-	scene__refuse(&s, "it is a split part of glibc, of which only plain ones are updated");
-	target__kill(s.target);
-}
-
 /* The only thread that could be borrowed is on a stack within its stack: what it finds below its stack pointer is its
  * own. It stays. */
 Test(unprepared, on_a_stack_that_is_an_array)

@@ -3,7 +3,7 @@
 
 #include "arch/detail.h"
 #include "image/contract.h"
-#include "image/unprepared_parts.h"
+#include "image/planner.h"
 
 static void add_use(struct plan *p, const char *name, uint64_t at)
 {
@@ -36,42 +36,46 @@ static void add_fields(struct plan *p, const struct code *c, const struct functi
 	}
 }
 
-/* Does the loaded build, too, use it there, in a function with the same instructions? Then it asks of it what it always
+/* Both builds, while they are compared. */
+struct both {
+	struct plan *p;
+	const struct code *a, *b;
+	const struct match *m;
+};
+
+/* Does the old build, too, use it there, in a function with the same instructions? Then it asks of it what it always
  * did. */
-static bool was_used(const struct comparison *c, size_t function, const struct ref *r, const char *name)
+static bool was_used(const struct both *c, size_t function, const struct ref *r, const char *name)
 {
 	int32_t old = c->m->ref_b_to_a[r - c->b->refs.items];
 	const struct elf_symbol *s =
-	    c->m->same_code[function] && old >= 0 ? unprepared__import(c->a, &c->a->refs.items[old]) : NULL;
+	    c->m->same_code[function] && old >= 0 ? code__import(c->a, &c->a->refs.items[old]) : NULL;
 	return s && strcmp(s->name, name) == 0;
 }
 
-static void add_uses(struct comparison *c, size_t function)
+static void add_uses(const struct both *c, size_t function)
 {
 	const struct function *f = &c->b->functions.items[function];
 	for (uint32_t i = f->first_ref; i < f->first_ref + f->n_refs; i++) {
-		const struct elf_symbol *s = unprepared__import(c->b, &c->b->refs.items[i]);
+		const struct elf_symbol *s = code__import(c->b, &c->b->refs.items[i]);
 		if (!s || !contract__is_private(s) || was_used(c, function, &c->b->refs.items[i], s->name))
 			continue;
-		add_use(c->x->p, s->name, 0);
+		add_use(c->p, s->name, 0);
 		if (ELF64_ST_TYPE(s->s.st_info) != STT_FUNC)
-			add_fields(c->x->p, c->b, f, s->name);
+			add_fields(c->p, c->b, f, s->name);
 	}
 }
 
-void private__list(struct comparison *c)
+void private__list(struct plan *p, const struct code *a, const struct code *b, const struct match *m, const bool *moves)
 {
-	struct plan *p = c->x->p;
-	for (size_t i = 0; i < c->b->functions.n; i++) {
-		const struct function *f = &c->b->functions.items[i];
-		int32_t old = c->m->b_to_a[i];
-		if (!f->plt && (old < 0 || c->moves[old]))
-			add_uses(c, i);
-	}
-	for (size_t i = 1; i < c->a->elf->n_symbols; i++) {
-		const struct elf_symbol *s = &c->a->elf->symbols[i];
-		const struct function *f = s->function ? code__function_at(c->a, s->function) : NULL;
-		if (f && contract__is_private(s) && c->moves[index_of(c->a, f)])
+	const struct both c = {p, a, b, m};
+	for (size_t i = 0; i < b->functions.n; i++)
+		if (!b->functions.items[i].plt && (m->b_to_a[i] < 0 || moves[m->b_to_a[i]]))
+			add_uses(&c, i);
+	for (size_t i = 1; i < a->elf->n_symbols; i++) {
+		const struct elf_symbol *s = &a->elf->symbols[i];
+		const struct function *f = s->function ? code__function_at(a, s->function) : NULL;
+		if (f && contract__is_private(s) && moves[f - a->functions.items])
 			vec__push(&p->private_gives, s->name);
 	}
 }
