@@ -68,18 +68,20 @@ static int link_debug_file(const char *path, const struct stat *st, int type, st
 	return symlink(path, path_of("%s%s", folder, slash)) != 0;
 }
 
+static const char *split_one(const char *in, const char *name)
+{
+	const char *out = path_of("%s/%s", temp_dir(), name);
+	struct result r = command__run((const char *const[]){COMMAND_DIR "/llusplit", in, "-o", out, NULL}, 60);
+	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+	result__free(&r);
+	return out;
+}
+
 static void split(struct builds *b)
 {
-	for (int i = 0; i < 2; i++) {
-		b->split[i] = path_of("%s/libc-%d.so", temp_dir(), i);
-		struct result r =
-		    command__run((const char *const[]){COMMAND_DIR "/llusplit",
-						       path_of("%s" LIBRARY_IN_PACKAGE "/libc.so.6", b->libc[i]), "-o",
-						       b->split[i], NULL},
-				 60);
-		cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
-		result__free(&r);
-	}
+	for (int i = 0; i < 2; i++)
+		b->split[i] =
+		    split_one(path_of("%s" LIBRARY_IN_PACKAGE "/libc.so.6", b->libc[i]), i ? "new.so" : "old.so");
 }
 
 /* A namespace of our own, with the old build, and with the debug information of both if it is wanted. */
@@ -200,6 +202,42 @@ Test(glibc, a_thread_in_what_changes_split)
 {
 	exchange_around(SPLIT);
 }
+
+/* ---- on a split libc ---- */
+
+static char *run_programs(size_t *n)
+{
+	enum { MINUTES = 3 };
+	struct result r = command__run((const char *const[]){SOURCE_DIR "/fixtures/programs.sh", NULL}, MINUTES * 60);
+	char *out = strdup(r.out);
+	cr_assert_eq(r.exit_code, 0, "%s", r.err);
+	*n = 0;
+	for (const char *line = out; (line = strstr(line, ": 0, ")); line++)
+		++*n;
+	result__free(&r);
+	return out;
+}
+
+/* Programs of the distribution say and do the same on the C library as it is and on the same, split. */
+Test(glibc, programs_run_unchanged)
+{
+	enum { AT_LEAST = 200 };
+	size_t n_plain, n_split;
+	if (geteuid() != 0)
+		cr_skip_test("only root can mount");
+	cr_assert_eq(unshare(CLONE_NEWNS), 0);
+	cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	char *plain = run_programs(&n_plain);
+	const char *split = split_one(LIBRARY "/libc.so.6", "libc.so");
+	cr_assert_eq(mount(split, LIBRARY "/libc.so.6", NULL, MS_BIND, NULL), 0);
+	char *on_split = run_programs(&n_split);
+	cr_expect_geq(n_plain, AT_LEAST, "only %zu programs told their version", n_plain);
+	cr_expect_str_eq(on_split, plain);
+	free(plain);
+	free(on_split);
+}
+
+/* ---- what is refused ---- */
 
 /* Without debug information nobody can tell what one of the functions means. */
 Test(glibc, without_debug_information)
