@@ -6,6 +6,7 @@
 #include <elfutils/libdwfl.h>
 #include <libelf.h>
 #include <link.h>
+#include <nettle/sha2.h>
 #include <string.h>
 
 #include "image/plan_file.h"
@@ -23,11 +24,18 @@ struct kept_plan {
 
 typedef VEC(uint8_t) byte_list;
 
+/* Which debug information a file has. To find it is slow (libdw unpacks it), and processes share files. */
+struct stamp {
+	uint8_t file[SHA256_DIGEST_SIZE]; /* of its contents */
+	char *text;
+};
+
 struct plan_cache {
 	char *folder;    /* NULL: the usual */
 	byte_list maker; /* build-ids of this program and of what judges with it; empty: not known, nothing is kept */
 	VEC(struct kept_plan) plans;
 	size_t size; /* bytes of them all */
+	VEC(struct stamp) stamps;
 };
 
 /* ---- who we are ---- */
@@ -98,6 +106,9 @@ void plan_cache__close(struct plan_cache *c)
 	for (size_t i = 0; i < c->plans.n; i++)
 		free(c->plans.items[i].data);
 	vec__free(&c->plans);
+	for (size_t i = 0; i < c->stamps.n; i++)
+		free(c->stamps.items[i].text);
+	vec__free(&c->stamps);
 	vec__free(&c->maker);
 	free(c->folder);
 	free(c);
@@ -162,11 +173,35 @@ static void keep(struct plan_cache *c, const struct plan_key *key, const struct 
 	remember(c, key, data, size);
 }
 
+/* NULL: not known. */
+static const char *stamp_of(struct plan_cache *c, const struct elf_file *e)
+{
+	struct sha256_ctx h;
+	struct stamp s;
+	sha256_init(&h);
+	sha256_update(&h, e->size, e->data);
+	sha256_digest(&h, sizeof(s.file), s.file);
+	for (size_t i = 0; i < c->stamps.n; i++)
+		if (memcmp(c->stamps.items[i].file, s.file, sizeof(s.file)) == 0)
+			return c->stamps.items[i].text;
+	s.text = types__stamp(e);
+	if (s.text)
+		vec__push(&c->stamps, s);
+	return s.text;
+}
+
+/* Is there other debug information by now, which the plan may have been made with? */
+static bool is_other(const struct elf_file *e, const char *stamp)
+{
+	FREE_CLEANUP char *now = types__stamp(e);
+	return !now || strcmp(now, stamp) != 0;
+}
+
 struct err *plan_cache__plan(struct plan_cache *c, const struct elf_file *vapi, const struct elf_file *live,
 			     const struct live_map *map, const struct elf_file *next, struct plan **out, bool *cached)
 {
 	*cached = false;
-	FREE_CLEANUP char *live_debug = types__stamp(live), *next_debug = types__stamp(next);
+	const char *live_debug = stamp_of(c, live), *next_debug = stamp_of(c, next);
 	if (!live_debug || !next_debug || !c->maker.n || !vapi->split)
 		return plan__make(vapi, live, map, next, out);
 	const struct plan_inputs in = {.vapi = vapi,
@@ -183,7 +218,7 @@ struct err *plan_cache__plan(struct plan_cache *c, const struct elf_file *vapi, 
 	if (*cached)
 		return NULL;
 	TRY(plan__make(vapi, live, map, next, out));
-	if (!(*out)->not_to_keep)
+	if (!(*out)->not_to_keep && !is_other(live, live_debug) && !is_other(next, next_debug))
 		keep(c, &key, *out);
 	return NULL;
 }
