@@ -12,6 +12,7 @@ import struct
 import subprocess
 import time
 
+import libc
 from common import compile_c, pair, run, split
 
 PACKAGE, SONAME = "liblzma5", "liblzma.so.5"
@@ -69,20 +70,16 @@ class Clock:
             raise SystemExit(f"the target ended with {self.process.returncode}")
 
 
-class Updates:
-    """Two real builds of a library, split, and updates of a target there and back."""
+class Library:
+    """Two real builds of a library, split; there and back."""
 
     def __init__(self, build, d):
         builds = pair(PACKAGE, SONAME)
         if not builds:
             raise SystemExit(f"two builds of {PACKAGE} are needed")
-        if os.cpu_count() > 1:
-            os.sched_setaffinity(0, set(range(1, os.cpu_count())))
-        self.build, self.d = build, d
         self.builds = [os.path.join(d, "old"), os.path.join(d, "new")]
         self.installed = os.path.join(d, "lib", SONAME)
         os.mkdir(os.path.join(d, "lib"))
-        compile_c(d, "clock_target.c")
         split(build, builds[0], self.builds[0])
         split(build, builds[1], self.builds[1], self.builds[0])
         shutil.copy(self.builds[0], self.installed)
@@ -92,6 +89,18 @@ class Updates:
         self.turn += 1
         shutil.copy(self.builds[self.turn % 2], self.installed + ".new")
         os.rename(self.installed + ".new", self.installed)
+
+
+class Updates:
+    """Updates of a target. `kind`: None, or one of libc.OPTIONS: then the C library is updated."""
+
+    def __init__(self, build, d, kind=None):
+        if os.cpu_count() > 1:
+            os.sched_setaffinity(0, set(range(1, os.cpu_count())))
+        self.build, self.d = build, d
+        compile_c(d, "clock_target.c")
+        self.library = libc.Libc(build, d, kind) if kind else Library(build, d)
+        self.install_next = self.library.install_next
 
     def update(self, target, *flags):
         """Gap as seen (us), wall time (ms), and what llvupdate says of the library (docs/json.md)."""
