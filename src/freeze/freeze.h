@@ -9,8 +9,9 @@
  * A stopped thread that is inside need not stay so:
  *
  *     moved        all its frames there are in functions that the new code has as well, byte by byte, with references
- *                  to the same places. It may stay where it is: once the new code is live, freeze__move() leads its
- *                  PC and return addresses to the same places of the new code.
+ *                  to the same places, or where the same is left to do. It may stay where it is: once the new code is
+ *                  live, freeze__move() leads its PC, return addresses and jump buffers to the same places of the new
+ *                  code.
  *     driven out   it runs, all others standing still, until it has left by itself (freeze/drive.h).
  *
  * Before code is unmapped more is asked (`for_good`): a word that no frame returns by may be part of a stack that

@@ -7,7 +7,10 @@
  * register or a word of the frame holds of the old code itself (the base of a jump table) stays good, as the old code
  * stays mapped as long as anything leads there.
  *
- * Threads are moved whole or not at all: no function that changed ever returns to a moved frame.
+ * A frame in a function that changed may be moved too where the same is left to do from its return address on
+ * (image/tail.h): what it holds is as the rest of either build expects it.
+ *
+ * Threads are moved whole or not at all: what changed in another way never returns to a moved frame.
  *
  * Before the old code goes (`for_good`) the last point matters: a moved frame that holds an address in it, or the base
  * of one of its jump tables (compilers keep it in a register: a table's entries are distances from its base), keeps it.

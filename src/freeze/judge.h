@@ -8,7 +8,7 @@
 /* A word that leads into the old code, and where it is to lead. */
 struct move {
 	pid_t tid;
-	taddr_t slot; /* of a return address; {0}: the thread's PC */
+	taddr_t slot; /* of a return address, of what a signal or setjmp(3) saved; {0}: the thread's PC */
 	taddr_t from, to;
 };
 

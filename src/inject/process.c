@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -134,6 +135,47 @@ struct err *process__err(const struct process *p, pid_t tid, enum err_kind kind,
 	return err__new(kind, errnum, who, hint, "%s", why);
 }
 
+/* The dynamic loader that the program asks for (gABI, "Program Interpreter"); "" for none. */
+static void read_interpreter(int fd, const Elf64_Ehdr *h, char name[PATH_MAX])
+{
+	Elf64_Phdr ph;
+	name[0] = '\0';
+	for (unsigned i = 0; i < h->e_phnum && h->e_phentsize == sizeof(ph); i++) {
+		if (pread(fd, &ph, sizeof(ph), (off_t)(h->e_phoff + i * sizeof(ph))) != (ssize_t)sizeof(ph))
+			return;
+		if (ph.p_type != PT_INTERP || ph.p_filesz >= PATH_MAX)
+			continue;
+		ssize_t n = pread(fd, name, ph.p_filesz, (off_t)ph.p_offset);
+		name[n > 0 ? n : 0] = '\0';
+		return;
+	}
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+/* Programs of glibc alone: of others, and of those without any library, nothing is known. One that was started through
+ * the dynamic loader by name has that for an executable. */
+static struct err *check_interpreter(const struct process *p, int fd, const Elf64_Ehdr *h)
+{
+	char name[PATH_MAX], exe[PATH_MAX];
+	read_interpreter(fd, h, name);
+	if (strcmp(base_name(name), "ld-linux-x86-64.so.2") == 0)
+		return NULL;
+	if (*name)
+		return process__err(p, 0, ERR_REFUSED, 0, NULL,
+				    "its dynamic loader is %s, not that of glibc, which alone is supported", name);
+	ssize_t n = readlinkat(p->dirfd, "exe", exe, sizeof(exe) - 1);
+	exe[n > 0 ? n : 0] = '\0';
+	return n > 0 && strncmp(base_name(exe), "ld-", 3) != 0
+		   ? process__err(p, 0, ERR_REFUSED, 0, "restart it with its new build",
+				  "its program is linked statically: it has no libraries")
+		   : NULL;
+}
+
 /* Says ELFCLASS64 for this machine, or why not. */
 static struct err *check_executable(const struct process *p)
 {
@@ -160,7 +202,7 @@ static struct err *check_executable(const struct process *p)
 		return process__err(p, 0, ERR_REFUSED, 0, NULL, "it is a 32-bit process, which is not supported");
 	if (n < (ssize_t)sizeof(h) || h.e_machine != EM_X86_64)
 		return process__err(p, 0, ERR_REFUSED, 0, NULL, "its executable is not for x86-64");
-	return NULL;
+	return check_interpreter(p, fd, &h);
 }
 
 static struct err *open_parts(struct process *p)

@@ -77,6 +77,25 @@ Test(bad_process, program_of_32_bits)
 	free(target__finish(t));
 }
 
+static void refuse_program(const char *program, const char *reason)
+{
+	struct target *t = target__start((const char *const[]){program, NULL}, NULL);
+
+	target__expect(t, "ready");
+	refuse_pid(path_of("%d", target__pid(t)), reason);
+	free(target__finish(t));
+}
+
+Test(bad_process, static_program)
+{
+	refuse_program(FIXTURE_DIR "/static_program", "linked statically");
+}
+
+Test(bad_process, program_of_musl)
+{
+	refuse_program(FIXTURE_DIR "/musl_program", "its dynamic loader is /lib/ld-musl-x86_64.so.1, not that of glibc");
+}
+
 Test(bad_process, nothing_split_in_it)
 {
 	struct target *t = target__start((const char *const[]){"/bin/cat", NULL}, NULL);

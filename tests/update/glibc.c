@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "scene.h"
 #include "support/support.h"
 #include "support/target.h"
 
@@ -105,12 +106,17 @@ static struct builds begin(enum kind kind, bool debug)
 	return b;
 }
 
-static struct target *start(void)
+static struct target *start_with(const char *const env[])
 {
-	struct target *t = target__start((const char *const[]){FIXTURE_DIR "/glibc_driver", NULL}, NULL);
+	struct target *t = target__start((const char *const[]){FIXTURE_DIR "/glibc_driver", NULL}, env);
 	target__expect(t, "ready");
 	target__round(t);
 	return t;
+}
+
+static struct target *start(void)
+{
+	return start_with(NULL);
 }
 
 static struct result llvupdate(const struct target *t, const char *tries, const char *seconds)
@@ -168,6 +174,30 @@ Test(glibc, everything_at_work)
 Test(glibc, everything_at_work_split)
 {
 	exchange_at_work(SPLIT, "the old code is gone");
+}
+
+/* An allocator that was preloaded, which libc itself calls, and another function that takes the place of libc's. */
+static void exchange_below_others(enum kind kind)
+{
+	struct builds b = begin(kind, true);
+	struct target *t = start_with(
+	    (const char *const[]){path_of("LD_PRELOAD=%s", fixture_library("interpose", "libinterpose.so.1")), NULL});
+	for (int next = 1; next >= 0; next--) {
+		install(&b, next, NULL);
+		update(t, NULL);
+		target__round(t);
+	}
+	finish(t);
+}
+
+Test(glibc, interposed_functions)
+{
+	exchange_below_others(PLAIN);
+}
+
+Test(glibc, interposed_functions_split)
+{
+	exchange_below_others(SPLIT);
 }
 
 Test(glibc, the_loader_waits_for_a_restart)
