@@ -55,7 +55,8 @@ struct thread_view {
 
 /* Opens a process. Errors: ERR_GONE (no such process, or it ended), ERR_PERMISSION, and ERR_REFUSED
  * for what is never operated on: a kernel thread, llvupdate itself, a 32-bit process (by the ELF
- * class of /proc/PID/exe), a program that is linked statically or has another dynamic loader than glibc's. The caller releases it with process__close(). */
+ * class of /proc/PID/exe), a program that is linked statically or has another dynamic loader than glibc's. The caller
+ * releases it with process__close(). */
 MUST_CHECK struct err *process__open(pid_t pid, struct process **out);
 void process__close(struct process *p);
 
