@@ -60,9 +60,8 @@ class Libc:
             bind(path, os.path.join(PLACE, part))
 
     def install_next(self):
-        """The other build; processes that run the first keep it."""
+        """The other build, over the one before: a file whose mount is gone would have no name any more."""
         self.turn += 1
-        self.take_away(self.PARTS)
         self.install()
 
     @staticmethod
@@ -71,5 +70,5 @@ class Libc:
             run("umount", "--lazy", os.path.join(PLACE, part))
 
     def remove(self):
-        self.take_away([*self.PARTS, *map(os.path.basename, self.others)])
+        self.take_away([*self.PARTS * (self.turn + 1), *map(os.path.basename, self.others)])
         run("umount", "--lazy", DEBUG)
