@@ -187,6 +187,8 @@ struct err *freeze__begin(const struct process *p, const struct freeze_options *
 {
 	struct unwinder *u = NULL;
 	TRY(process__shares_memory(p, true));
+	if (opt->unwinds)
+		TRY(unwinder__new(p, &u));
 	for (int n = 0; n < ATTEMPTS_MAX; n++) {
 		struct freeze *f = new_freeze(p, opt, u);
 		struct err *e = attempt(f);
@@ -241,24 +243,26 @@ static struct err *move_pc(struct freeze *f, const struct move *m)
 	return NULL;
 }
 
-static struct err *move_return(const struct freeze *f, const struct move *m)
-{
-	uint64_t word = 0;
-	TRY(process__read(f->threads.p, m->slot, &word, sizeof(word)));
-	if (word != m->from.v)
-		return NULL; /* nobody but us can have changed it; then better not */
-	return process__write(f->threads.p, m->slot, &m->to.v, sizeof(m->to.v));
-}
-
 struct err *freeze__move(struct freeze *f, size_t *moved)
 {
+	VEC(struct word_change) words = {0};
+	struct err *e = NULL;
 	*moved = 0;
 	for (size_t i = 0; i < f->moves.n; i++) {
 		const struct move *m = &f->moves.items[i];
-		TRY(m->slot.v ? move_return(f, m) : move_pc(f, m));
+		if (m->slot.v)
+			vec__push(&words, (struct word_change){m->slot, m->from.v, m->to.v});
+	}
+	/* a word that is another by now was changed by nobody but us; then better not */
+	e = process__change_words(f->threads.p, words.items, words.n);
+	for (size_t i = 0; i < f->moves.n && !e; i++) {
+		const struct move *m = &f->moves.items[i];
+		if (!m->slot.v)
+			e = move_pc(f, m);
 		*moved += i + 1 == f->moves.n || m[1].tid != m->tid;
 	}
-	return NULL;
+	vec__free(&words);
+	return e;
 }
 
 /* --- who holds an address --- */

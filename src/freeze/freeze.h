@@ -49,6 +49,7 @@ struct freeze_options {
 	size_t n_suspects;             /* register or in a word of their own: threads that were moved may; borrowed */
 	const struct trange *tables; /* read-only data of the code inside: a suspect frame must not hold the base of */
 	size_t n_tables;             /* one of its jump tables either; borrowed */
+	bool unwinds;                /* there will be frames inside: be ready for that before the first stop */
 	bool for_good;               /* nobody may ever come back, not even to a stack within a stack */
 	const struct hand_place *park; /* whose parking pad to drive threads out by; NULL: none is driven out */
 	int drive_ms;                  /* bound for one thread to leave */

@@ -36,17 +36,21 @@ struct err *process__read(const struct process *p, taddr_t from, void *to, size_
 	return process__alive(p);
 }
 
-struct err *process__write(const struct process *p, taddr_t to, const void *from, size_t len)
+static struct err *open_memory(const struct process *p, int *fd)
 {
-	CLOSE_CLEANUP int fd = openat(p->dirfd, "mem", O_WRONLY | O_CLOEXEC);
-	if (fd < 0) {
-		int e = errno;
-		TRY(process__alive(p));
-		if (e == ESRCH) /* threads of it may take a moment longer to end */
-			return process__err(p, 0, ERR_GONE, 0, NULL, "the process is ending");
-		return process__err(p, 0, e == EACCES || e == EPERM ? ERR_PERMISSION : ERR_UNREADABLE, e, NULL,
-				    "its memory cannot be opened");
-	}
+	*fd = openat(p->dirfd, "mem", O_WRONLY | O_CLOEXEC);
+	if (*fd >= 0)
+		return NULL;
+	int e = errno;
+	TRY(process__alive(p));
+	if (e == ESRCH) /* threads of it may take a moment longer to end */
+		return process__err(p, 0, ERR_GONE, 0, NULL, "the process is ending");
+	return process__err(p, 0, e == EACCES || e == EPERM ? ERR_PERMISSION : ERR_UNREADABLE, e, NULL,
+			    "its memory cannot be opened");
+}
+
+static struct err *write_to(const struct process *p, int fd, taddr_t to, const void *from, size_t len)
+{
 	size_t done = 0;
 	fault__point("write before");
 	while (done < len) {
@@ -62,6 +66,45 @@ struct err *process__write(const struct process *p, taddr_t to, const void *from
 		TRY(process__alive(p));
 		return process__err(p, 0, ERR_UNREADABLE, e, NULL, "its memory cannot be written at 0x%" PRIx64,
 				    to.v + done);
+	}
+	return NULL;
+}
+
+struct err *process__write(const struct process *p, taddr_t to, const void *from, size_t len)
+{
+	CLOSE_CLEANUP int fd = -1;
+	TRY(open_memory(p, &fd));
+	return write_to(p, fd, to, from, len);
+}
+
+enum { WORDS_AT_ONCE = 256 }; /* below IOV_MAX (process_vm_readv(2)) */
+
+/* At most WORDS_AT_ONCE. */
+static struct err *read_words(const struct process *p, const struct word_change *w, size_t n, uint64_t *now)
+{
+	struct iovec local = {now, n * sizeof(*now)}, remote[WORDS_AT_ONCE];
+	for (size_t i = 0; i < n; i++)
+		remote[i] = (struct iovec){(void *)(uintptr_t)w[i].at.v, sizeof(*now)};
+	if (process_vm_readv(p->pid, &local, 1, remote, n, 0) == (ssize_t)(n * sizeof(*now)))
+		return process__alive(p);
+	for (size_t i = 0; i < n; i++) /* which one, and why not */
+		TRY(process__read(p, w[i].at, &now[i], sizeof(now[i])));
+	return NULL;
+}
+
+struct err *process__change_words(const struct process *p, const struct word_change *w, size_t n)
+{
+	CLOSE_CLEANUP int fd = -1;
+	uint64_t now[WORDS_AT_ONCE];
+	if (n)
+		TRY(open_memory(p, &fd));
+	for (size_t done = 0; done < n;) {
+		size_t some = n - done < WORDS_AT_ONCE ? n - done : WORDS_AT_ONCE;
+		TRY(read_words(p, w + done, some, now));
+		for (size_t i = 0; i < some; i++)
+			if (now[i] == w[done + i].from)
+				TRY(write_to(p, fd, w[done + i].at, &w[done + i].to, sizeof(w[done + i].to)));
+		done += some;
 	}
 	return NULL;
 }

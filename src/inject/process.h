@@ -117,5 +117,12 @@ MUST_CHECK struct err *process__read(const struct process *p, taddr_t from, void
  * kernel mm/memory.c, __access_remote_vm with FOLL_FORCE). Not atomic: the caller sees to it that
  * every prefix of the write is harmless. */
 MUST_CHECK struct err *process__write(const struct process *p, taddr_t to, const void *from, size_t len);
+/* Words that are to change: each that still is `from` becomes `to`, in this order; the others stay. For a process that
+ * stands still, as words are looked at many at once. Errors as above; words may have changed by then. */
+struct word_change {
+	taddr_t at;
+	uint64_t from, to;
+};
+MUST_CHECK struct err *process__change_words(const struct process *p, const struct word_change *w, size_t n);
 
 #endif

@@ -38,6 +38,11 @@ bool glibc__is_part(const char *soname)
 	return glibc__is_loader(soname);
 }
 
+bool glibc__is_everywhere(const struct loaded *l)
+{
+	return !l->vapi->plain && strcmp(l->vapi->soname, "libc.so.6") == 0;
+}
+
 /* A part in the process, and what stands at its path. */
 struct part {
 	struct result *result;         /* NULL: the dynamic loader */

@@ -9,6 +9,7 @@
 #ifndef LLU_REMAP_GLIBC_H
 #define LLU_REMAP_GLIBC_H
 
+#include "remap/discover.h"
 #include "remap/linkmap.h"
 
 struct target;
@@ -16,6 +17,8 @@ struct target;
 /* Is this the SONAME of a part of glibc? Of the dynamic loader? */
 bool glibc__is_part(const char *soname);
 bool glibc__is_loader(const char *soname);
+/* Is it a library whose code is on every thread's stack: libc, split? */
+bool glibc__is_everywhere(const struct loaded *l);
 
 /* Refuses, in the results, what must not be updated; `map` is NULL where the loader's list cannot be read, and `no_map`
  * says why. Once all plans are made, and before groups are. */

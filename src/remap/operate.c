@@ -6,6 +6,7 @@
 #include "inject/room.h"
 #include "remap/annex.h"
 #include "remap/exchange.h"
+#include "remap/glibc.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
 #include "remap/recover.h"
@@ -417,6 +418,14 @@ static void list_functions(const struct target *t, const struct group *g, functi
 		qsort(returns->items, returns->n, sizeof(returns->items[0]), by_return);
 }
 
+static bool any_everywhere(const struct target *t, const struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		if (glibc__is_everywhere(target__member(t, g, i)->library))
+			return true;
+	return false;
+}
+
 /* What is exchanged while the process stands still. *committed says whether the new code is live, with an error too. */
 static struct err *exchange_frozen(struct target *t, const struct group *g, struct freeze *frozen, struct exchange *x,
 				   const trange_list *inside, bool *committed)
@@ -508,6 +517,7 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
 				   .strict = opt->strict || writes_code(t, g),
+				   .unwinds = any_everywhere(t, g),
 				   .for_good = is_entangled(t, g),
 				   .stop_ms = STOP_MS};
 	struct err *e = exchange__load(x, t->hand);

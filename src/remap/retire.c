@@ -1,5 +1,6 @@
 /* Retiring old code (see retire.h): look, prove, unmap. */
 #include "remap/retire.h"
+#include "remap/glibc.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -244,6 +245,14 @@ static void list_tables(const struct retire *r, range_list *out)
 	}
 }
 
+static bool any_everywhere(const struct retire *r)
+{
+	for (size_t i = 0; i < r->old.n; i++)
+		if (glibc__is_everywhere(r->old.items[i].l))
+			return true;
+	return false;
+}
+
 /* Are all threads outside, and has nobody run the code since watch()? Shown once, that stays true. ERR_RETRY: not at
  * this moment. Sleepers may wake meanwhile: what they could run is known not to lead there. */
 static struct err *ask_threads(struct retire *r)
@@ -261,6 +270,7 @@ static struct err *ask_threads(struct retire *r)
 				   .n_suspects = live.n,
 				   .tables = tables.items,
 				   .n_tables = tables.n,
+				   .unwinds = any_everywhere(r),
 				   .for_good = true,
 				   .except = hand__tid(r->hand),
 				   .strict = r->opt->strict,
