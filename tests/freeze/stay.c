@@ -66,6 +66,53 @@ Test(stay, old_code_that_a_moved_thread_knows_stays)
 	free(target__finish(s.target));
 }
 
+/* A function that differs, but not in what is left to do of it. */
+Test(stay, the_same_is_left_to_do)
+{
+	struct scene s = scene__begin("drive", "v1");
+	for (int v = 2; v <= 3; v++) {
+		target__ask(s.target, "tail", "blocked");
+		scene__install(&s, path_of("v%d", v));
+		struct result r = scene__llvupdate(&s, NULL);
+		cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+		cr_expect(text__has(r.out, "the old code is gone"), "%s", r.out);
+		result__free(&r);
+		target__ask(s.target, "back", path_of("back version=%d", v));
+	}
+	free(target__finish(s.target));
+}
+
+/* What is left calls a function that nobody else knows, and that differs: what it is given may mean something else. */
+Test(stay, what_is_left_calls_what_changed)
+{
+	struct scene s = scene__begin("drive", "v1");
+	target__ask(s.target, "tail_to_local", "blocked");
+	scene__install(&s, "v2");
+	scene__refuse(
+	    &s,
+	    "thread [0-9]+: .*it waits in read\\(2\\), called from drive_tail_to_local \\(changed in the new build, ");
+	target__ask(s.target, "back", "back version=1");
+	scene__update(&s);
+	target__rounds(s.target, 1, 2);
+	free(target__finish(s.target));
+}
+
+/* A jump buffer of a frame that is moved goes along; else it would lead to code that is gone. */
+Test(stay, jump_buffers_are_moved)
+{
+	struct scene s = scene__begin("drive", "v1");
+	for (int v = 2; v <= 3; v++) {
+		target__ask(s.target, "catch", "blocked");
+		scene__install(&s, path_of("v%d", v));
+		struct result r = scene__llvupdate(&s, NULL);
+		cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+		cr_expect(text__has(r.out, "the old code is gone"), "%s", r.out);
+		result__free(&r);
+		target__ask(s.target, "back", path_of("back version=%d", v));
+	}
+	free(target__finish(s.target));
+}
+
 /* In a function that differs, for good: the report says who waits, in what, and from where. */
 Test(stay, a_thread_in_what_changed_is_named)
 {
