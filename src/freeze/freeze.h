@@ -47,10 +47,11 @@ struct freeze_options {
 	size_t n_returns;
 	const struct trange *suspects; /* code whose frames count as inside when they hold an address in there, in a */
 	size_t n_suspects;             /* register or in a word of their own: threads that were moved may; borrowed */
-	const struct trange *tables; /* read-only data of the code inside: a suspect frame must not hold the base of */
-	size_t n_tables;             /* one of its jump tables either; borrowed */
-	bool unwinds;                /* there will be frames inside: be ready for that before the first stop */
-	bool for_good;               /* nobody may ever come back, not even to a stack within a stack */
+	const struct trange
+	    *tables;     /* read-only data of the code inside: neither a suspect frame nor one that is to be */
+	size_t n_tables; /* moved must hold the base of one of its jump tables either; borrowed */
+	bool unwinds;    /* there will be frames inside: be ready for that before the first stop */
+	bool for_good;   /* nobody may ever come back, not even to a stack within a stack */
 	const struct hand_place *park; /* whose parking pad to drive threads out by; NULL: none is driven out */
 	int drive_ms;                  /* bound for one thread to leave */
 	pid_t except;                  /* the hand's thread id: never stopped or examined; 0 for none */

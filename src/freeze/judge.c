@@ -27,6 +27,8 @@
 #include "freeze/stack.h"
 #include "inject/proc.h"
 
+enum { REG_RCX = 2 }; /* DWARF register number (psABI, figure 3.36) */
+
 enum {
 	FRAME_MAX = 1 << 20, /* bytes; of a larger one nothing is known */
 	/* A smaller array holds no stack that a library is called on: MINSIGSTKSZ of the kernel
@@ -147,14 +149,74 @@ static taddr_t successor(const struct freeze_options *opt, const struct freeze_f
 	return lo < opt->n_returns && opt->returns[lo].at.v == frame->pc.v ? opt->returns[lo].successor : taddr(0);
 }
 
+/* Is it about to make a system call, or behind one? That leaves the PC in rcx (Intel SDM volume 2, SYSCALL). */
+static bool is_at_call(const struct threads *t, const struct frame *f)
+{
+	enum { SYSCALL_SIZE = 2 };
+	size_t n;
+	const uint8_t *call = arch_code__syscall_ret(&n);
+	uint8_t code[2 * SYSCALL_SIZE];
+	ERR_CLEANUP struct err *e = process__read(t->p, taddr(f->pc.v - SYSCALL_SIZE), code, sizeof(code));
+	return f->activation && !e &&
+	       (memcmp(code, call, SYSCALL_SIZE) == 0 || memcmp(code + SYSCALL_SIZE, call, SYSCALL_SIZE) == 0);
+}
+
+/* Is it the base of a jump table: data whose first word is the distance to code inside? */
+static bool is_table(const struct threads *t, uint64_t w)
+{
+	int32_t distance = 0;
+	if (!ranges__have(t->opt->tables, t->opt->n_tables, taddr(w)))
+		return false;
+	ERR_CLEANUP struct err *e = process__read(t->p, taddr(w), &distance, sizeof(distance));
+	return !e && ranges__have(t->opt->inside, t->opt->n_inside, taddr(w + (uint64_t)(int64_t)distance));
+}
+
+static bool leads_inside(const struct threads *t, uint64_t w)
+{
+	return ranges__have(t->opt->inside, t->opt->n_inside, taddr(w)) || is_table(t, w);
+}
+
+/* Would it go on in the old code after it was moved: by the base of a jump table, in a register or a word of its own
+ * (compilers keep it there while a loop runs), or by a label in a register? What a system call leaves in rcx is none.
+ */
+static bool goes_by_old_code(const struct threads *t, const struct frames *fr, size_t i)
+{
+	const struct frame *f = &fr->v.items[i];
+	for (unsigned k = 0; k + 1 < ARCH_DWARF_REGS; k++)
+		if ((f->known >> k & 1) && leads_inside(t, f->reg[k]) && !(k == REG_RCX && is_at_call(t, f)))
+			return true;
+	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
+	if (end <= f->sp.v || t->opt->n_tables == 0)
+		return false;
+	size_t n = (end - f->sp.v) / 8;
+	if (n > FRAME_MAX / 8)
+		return true; /* for all that is known */
+	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
+	ERR_CLEANUP struct err *e = process__read(t->p, f->sp, words, n * 8);
+	for (size_t k = 0; !e && k < n; k++)
+		if (is_table(t, words[k]))
+			return true;
+	return e != NULL;
+}
+
+/* May it be so where a function changed? What its neighbours have been given by it, or are to be, may mean something
+ * else: so they must not be of the library; but for the outermost frame, to which nothing returns. */
+static bool is_alone(const struct threads *t, const struct frames *fr, size_t i)
+{
+	const struct freeze_options *opt = t->opt;
+	return i > 0 && !ranges__have(opt->inside, opt->n_inside, frame__code(&fr->v.items[i - 1])) &&
+	       (i + 2 >= fr->v.n || !ranges__have(opt->inside, opt->n_inside, frame__code(&fr->v.items[i + 1])));
+}
+
 /* May the frame `i`, which is inside, be moved? */
 static bool movable(const struct threads *t, struct thread *th, const struct unwinder *u, const struct frames *fr,
 		    size_t i, struct move *out)
 {
 	const struct frame *frame = &fr->v.items[i];
 	taddr_t code = frame__code(frame);
-	taddr_t to = successor(t->opt, functions__at(t->opt, code), frame);
-	if (!to.v)
+	const struct freeze_function *f = functions__at(t->opt, code);
+	taddr_t to = successor(t->opt, f, frame);
+	if (!to.v || (!f->successor.v && !is_alone(t, fr, i)) || goes_by_old_code(t, fr, i))
 		return false;
 	*out = (struct move){.tid = th->tid, .from = frame->pc, .to = to};
 	if (i == 0) {
@@ -166,18 +228,6 @@ static bool movable(const struct threads *t, struct thread *th, const struct unw
 			return false;
 	}
 	return unwinder__alike(u, code, taddr(to.v - (frame->pc.v - code.v)));
-}
-
-/* Is it about to make a system call, or behind one? That leaves the PC in rcx (Intel SDM volume 2, SYSCALL). */
-static bool is_at_call(const struct threads *t, const struct frame *f)
-{
-	enum { SYSCALL_SIZE = 2 };
-	size_t n;
-	const uint8_t *call = arch_code__syscall_ret(&n);
-	uint8_t code[2 * SYSCALL_SIZE];
-	ERR_CLEANUP struct err *e = process__read(t->p, taddr(f->pc.v - SYSCALL_SIZE), code, sizeof(code));
-	return f->activation && !e &&
-	       (memcmp(code, call, SYSCALL_SIZE) == 0 || memcmp(code + SYSCALL_SIZE, call, SYSCALL_SIZE) == 0);
 }
 
 /* Nobody uses what is in rcx then, but it would look as if somebody knew the old code. */
@@ -215,21 +265,6 @@ static void move_buffers(const struct threads *t, const struct thread *th, const
 		if (to.v)
 			vec__push(moves, m);
 	}
-}
-
-/* Is it the base of a jump table: data whose first word is the distance to code inside? */
-static bool is_table(const struct threads *t, uint64_t w)
-{
-	int32_t distance = 0;
-	if (!ranges__have(t->opt->tables, t->opt->n_tables, taddr(w)))
-		return false;
-	ERR_CLEANUP struct err *e = process__read(t->p, taddr(w), &distance, sizeof(distance));
-	return !e && ranges__have(t->opt->inside, t->opt->n_inside, taddr(w + (uint64_t)(int64_t)distance));
-}
-
-static bool leads_inside(const struct threads *t, uint64_t w)
-{
-	return ranges__have(t->opt->inside, t->opt->n_inside, taddr(w)) || is_table(t, w);
 }
 
 /* Does a frame of suspect code hold an address inside: in a register, or in a word between its stack pointer and its
@@ -271,14 +306,37 @@ static void judge_suspects(const struct threads *t, const struct thread *th, con
 	}
 }
 
-/* Is what is at `at` in a frame that is too small to hold a stack? That of a signal is larger, and the kernel's. */
-static bool in_small_frame(const struct frames *fr, taddr_t at)
+/* Is what is at `at` in what the kernel put there for a signal, or between that and what was interrupted? (Kernel,
+ * arch/x86/kernel/signal_64.c and fpu/signal.c: the state of the processor lies above the context, which knows where,
+ * and below the red zone.) */
+static bool in_signal_frame(const struct threads *t, const struct frames *fr, size_t i, taddr_t at)
+{
+	enum { SPARE = 128 + 64 + 16 }; /* red zone, and what alignment takes */
+	const struct frame *f = &fr->v.items[i];
+	taddr_t sp = fr->v.items[i + 1].sp;
+	uint64_t state = 0;
+	uint32_t size = 0;
+	if (!f->signal_slot.v)
+		return false;
+	ERR_CLEANUP struct err *e =
+	    process__read(t->p, taddr_add(f->signal_slot, ARCH_SIGCONTEXT_RIP_TO_STATE), &state, sizeof(state));
+	if (!e && state > f->sp.v)
+		e = process__read(t->p, taddr(state + ARCH_SIGNAL_STATE_SIZE_AT), &size, sizeof(size));
+	uint64_t end = state + size;
+	if (e || state <= f->sp.v || state - f->sp.v > SIGNAL_FRAME_MAX || size > SIGNAL_FRAME_MAX)
+		return false;
+	return at.v >= f->sp.v && at.v < (sp.v >= end && sp.v - end <= SPARE ? sp.v : end);
+}
+
+/* Is what is at `at` in a frame that is too small to hold a stack? */
+static bool in_small_frame(const struct threads *t, const struct frames *fr, taddr_t at)
 {
 	for (size_t i = 0; i + 1 < fr->v.n; i++) {
 		struct trange extent = {fr->v.items[i].sp, fr->v.items[i + 1].sp};
+		if (in_signal_frame(t, fr, i, at))
+			return true;
 		if (trange__has(extent, at))
-			return extent.end.v - extent.start.v <
-			       (fr->v.items[i].signal_slot.v ? SIGNAL_FRAME_MAX : STACK_MIN);
+			return extent.end.v - extent.start.v < STACK_MIN;
 	}
 	return false;
 }
@@ -296,7 +354,7 @@ static void judge_words(const struct threads *t, const struct thread *th, const 
 		return;
 	}
 	for (size_t i = 0; i < words->n; i++) {
-		if (in_small_frame(fr, words->items[i]))
+		if (in_small_frame(t, fr, words->items[i]))
 			continue;
 		*out = (struct judgement){.verdict = INSIDE, .why = perhaps_parked(t, th, words->items[i])};
 		return;

@@ -49,19 +49,23 @@ static bool same_code(const struct both *x, size_t i)
 }
 
 /* The function at `at`, and what it calls and jumps to, as far as instructions say: NULL if all of it is the same in
- * both builds, else the first that is not. `seen` is by index. */
-static const struct function *first_changed(const struct both *x, vaddr_t at, bool *seen)
+ * both builds, else the first that is not. `seen` is by index. What is called over too many others counts as changed.
+ */
+enum { CALLS_MAX = 5000 };
+
+// NOLINTNEXTLINE(misc-no-recursion): as deep as CALLS_MAX
+static const struct function *first_changed(const struct both *x, vaddr_t at, bool *seen, unsigned depth)
 {
 	const struct function *f = code__function_at(x->a, at);
 	if (!f || f->plt || seen[f - x->a->functions.items])
 		return NULL;
 	seen[f - x->a->functions.items] = true;
-	if (!same_code(x, (size_t)(f - x->a->functions.items)))
+	if (depth > CALLS_MAX || !same_code(x, (size_t)(f - x->a->functions.items)))
 		return f;
 	for (uint32_t i = f->first_ref; i < f->first_ref + f->n_refs; i++) {
 		const struct ref *r = &x->a->refs.items[i];
 		const struct function *g =
-		    r->kind == REF_CALL || r->kind == REF_JUMP ? first_changed(x, r->target, seen) : NULL;
+		    r->kind == REF_CALL || r->kind == REF_JUMP ? first_changed(x, r->target, seen, depth + 1) : NULL;
 		if (g)
 			return g;
 	}
@@ -84,7 +88,7 @@ static struct err *differs(const struct plan *p, const struct elf_file *running,
 static struct err *check_function(const struct plan *p, const struct both *x, const char *name, vaddr_t a, vaddr_t b)
 {
 	FREE_CLEANUP bool *seen = xcalloc(x->a->functions.n, sizeof(bool));
-	const struct function *f = code__function_starting(x->a, a), *g = first_changed(x, a, seen);
+	const struct function *f = code__function_starting(x->a, a), *g = first_changed(x, a, seen, 0);
 	if (!f || match__successor(x->m, a) != b)
 		return differs(p, x->a->elf, name, "is another function in the new build");
 	if (g == f)

@@ -660,6 +660,14 @@ vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a)
 	return slot ? slot->function : a;
 }
 
+vaddr_t elf_file__entry(const struct elf_file *e)
+{
+	for (size_t i = 0; i < e->n_phdrs; i++)
+		if (e->phdrs[i].p_type == PT_INTERP)
+			return elf_file__behind_stub(e, e->ehdr.e_entry);
+	return 0;
+}
+
 const struct vapi_slot *elf_file__slot_at(const struct elf_file *e, vaddr_t a)
 {
 	const struct vapi_note *v = &e->vapi;

@@ -290,7 +290,7 @@ static void judge_accesses(struct gate *g)
 	const struct access *all = g->o.new.items;
 	for (size_t i = 0; all && i < g->o.new.n; i++) {
 		const struct access *a = &all[i];
-		if (!is_same_code(g, a->function) && !is_proved(g, a->function) && !a->forms_address && !a->call_local)
+		if (!is_same_code(g, a->function) && !is_proved(g, a->function) && !a->forms_address)
 			judge_access(g, a);
 	}
 }
@@ -369,10 +369,9 @@ static void judge_bits(struct gate *g)
 {
 	for (size_t i = 0; i < g->o.new_bits.n; i++) {
 		const struct bits_picked *b = &g->o.new_bits.items[i];
-		const struct access *x = access_at(g, b->insn);
 		/* an object that cannot be told: the same offset must do, but offset 0 is mostly text */
 		if (is_same_code(g, b->function) || is_proved(g, b->function) ||
-		    (b->class == CLASS_UNKNOWN && b->offset == 0) || (x && x->call_local))
+		    (b->class == CLASS_UNKNOWN && b->offset == 0))
 			continue;
 		for (int k = 0; k < 8; k++) {
 			uint8_t bits = (uint8_t)(b->bits >> (8 * k));
@@ -529,7 +528,7 @@ static void compare_offsets(struct gate *g, const struct insn_detail *da, const 
 		   (x->class == CLASS_UNKNOWN ? is_small(from) && is_small(x->offset)
 					      : !is_accessed(g->o.old.items, g->o.old.n, x->class) &&
 						    !is_accessed(g->o.new.items, g->o.new.n, x->class));
-	if (!x || x->call_local || sum || (g->near && (from - x->offset > NEAR || x->offset - from > NEAR)) ||
+	if (!x || sum || (g->near && (from - x->offset > NEAR || x->offset - from > NEAR)) ||
 	    is_reordered_store(g, at_a, x, from))
 		return;
 	if (other_field(g, x->class, from, x->offset)) {

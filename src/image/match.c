@@ -411,9 +411,9 @@ static void match_dynamic(struct matcher *x)
 		else if (sa && sb)
 			propose(x, sa->h.sh_addr, sb->h.sh_addr, MATCH_REFERENCE);
 	}
-	const vaddr_t entry_a = elf_file__behind_stub(x->m->a->elf, x->m->a->elf->ehdr.e_entry);
-	const vaddr_t entry_b = elf_file__behind_stub(x->m->b->elf, x->m->b->elf->ehdr.e_entry);
-	if (entry_a && entry_b)
+	const vaddr_t entry_a = elf_file__entry(x->m->a->elf), entry_b = elf_file__entry(x->m->b->elf);
+	if (entry_a && entry_b && code__function_starting(x->m->a, entry_a) &&
+	    code__function_starting(x->m->b, entry_b))
 		propose(x, entry_a, entry_b, MATCH_REFERENCE);
 }
 

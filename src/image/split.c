@@ -179,8 +179,8 @@ static vaddr_t moved_address(const struct split *s, vaddr_t a)
 /* Of a library that says something when it is run as a program. */
 static void redirect_entry(struct split *s, const struct canonicals *c)
 {
-	Elf64_Ehdr ehdr = s->in->ehdr;
-	vaddr_t stub = ehdr.e_entry ? canonicals__stub(c, &s->v, ehdr.e_entry) : 0;
+	const vaddr_t entry = elf_file__entry(s->in);
+	vaddr_t stub = entry ? canonicals__stub(c, &s->v, entry) : 0;
 	if (stub)
 		memcpy(s->copy + offsetof(Elf64_Ehdr, e_entry), &stub, sizeof(stub));
 }

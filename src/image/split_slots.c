@@ -36,8 +36,9 @@ void split__taken_functions(const struct code *code, vaddr_list *out)
 	const Elf64_Dyn *fini = elf_file__dyn(e, DT_FINI);
 	if (fini)
 		take(code, out, fini->d_un.d_ptr);
-	if (e->ehdr.e_entry) /* the dynamic loader keeps it (glibc, elf/dl-load.c: l_entry) */
-		take(code, out, e->ehdr.e_entry);
+	const vaddr_t entry = elf_file__entry(e);
+	if (entry) /* the dynamic loader keeps it (glibc, elf/dl-load.c: l_entry) */
+		take(code, out, entry);
 	vaddr_list__sort(out);
 	size_t n = 0;
 	for (size_t i = 0; i < out->n; i++)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "arch/code.h"
+#include "image/contract.h"
 
 struct step {
 	vaddr_t a, b;
@@ -35,7 +36,8 @@ static const struct ref *ref_of(const struct code *c, const struct function *f, 
 bool tail__is_export(const struct elf_file *e, vaddr_t function)
 {
 	for (size_t i = 1; i < e->n_symbols; i++)
-		if (e->symbols[i].s.st_shndx != SHN_UNDEF && e->symbols[i].function == function)
+		if (e->symbols[i].s.st_shndx != SHN_UNDEF && e->symbols[i].function == function &&
+		    !contract__is_private(&e->symbols[i]))
 			return true;
 	return false;
 }
@@ -148,20 +150,6 @@ static void follow(struct walk *w, vaddr_t a, vaddr_t b)
 	}
 }
 
-static void follow_call(void *context, vaddr_t at_a, vaddr_t at_b)
-{
-	struct walk *w = context;
-	struct insn ia, ib;
-	const uint8_t *pa = elf_file__at(w->rules->a->elf, at_a, w->fa->end - at_a),
-		      *pb = elf_file__at(w->rules->b->elf, at_b, w->fb->end - at_b);
-	if (pa && pb && insn__decode(pa, w->fa->end - at_a, at_a, &ia) &&
-	    insn__decode(pb, w->fb->end - at_b, at_b, &ib) && (ia.flow == FLOW_CALL || ia.flow == FLOW_CALL_INDIRECT) &&
-	    is_in(w->fa, at_a + ia.len) && is_in(w->fb, at_b + ib.len)) {
-		w->is_return[at_a + ia.len - w->fa->start] = true;
-		follow(w, at_a + ia.len, at_b + ib.len);
-	}
-}
-
 /* Functions that come back to where they were called from once more; underscores in front make no difference (gcc,
  * special_function_p in calls.cc). */
 static bool returns_twice(const char *name)
@@ -184,6 +172,34 @@ static bool one_returns_twice(const struct elf_file *e, vaddr_t function)
 		if (e->locals.items[i].value == function && returns_twice(e->locals.items[i].name))
 			return true;
 	return false;
+}
+
+/* Does a call at `at` go out of the library, as far as can be told? */
+static bool leaves_library(const struct walk *w, vaddr_t at, const struct insn *i)
+{
+	const struct code *c = w->rules->a;
+	const struct ref *r = ref_of(c, w->fa, at);
+	if (i->flow == FLOW_CALL_INDIRECT && !i->has_target)
+		return true;
+	const struct elf_symbol *import = r ? code__import(c, r) : NULL;
+	if (import)
+		return import->s.st_shndx == SHN_UNDEF || returns_twice(import->name);
+	const struct function *g = r ? code__function_starting(c, elf_file__behind_stub(c->elf, r->target)) : NULL;
+	return g && one_returns_twice(c->elf, g->start);
+}
+
+static void follow_call(void *context, vaddr_t at_a, vaddr_t at_b)
+{
+	struct walk *w = context;
+	struct insn ia, ib;
+	const uint8_t *pa = elf_file__at(w->rules->a->elf, at_a, w->fa->end - at_a),
+		      *pb = elf_file__at(w->rules->b->elf, at_b, w->fb->end - at_b);
+	if (pa && pb && insn__decode(pa, w->fa->end - at_a, at_a, &ia) &&
+	    insn__decode(pb, w->fb->end - at_b, at_b, &ib) && (ia.flow == FLOW_CALL || ia.flow == FLOW_CALL_INDIRECT) &&
+	    leaves_library(w, at_a, &ia) && is_in(w->fa, at_a + ia.len) && is_in(w->fb, at_b + ib.len)) {
+		w->is_return[at_a + ia.len - w->fa->start] = true;
+		follow(w, at_a + ia.len, at_b + ib.len);
+	}
 }
 
 /* Whoever waits may yet go back to such a call, so that its return address must be the same from there on, too. */

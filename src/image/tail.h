@@ -3,8 +3,12 @@
  * From the return address on both builds are followed at once, instruction by instruction, to either side of each
  * branch. Where they are the same to the end, whoever returns there does as the new build would. That is a *tail*.
  *
- * No tail: what comes to a table for switch or leaves by a jump that hands the frame on; what calls a function that
- * only its own library knows and whose code changed, as what it is given may have another meaning by now; and all of a
+ * What the frame has given to others, and will give them, may mean something else in the new build. So a tail begins
+ * only behind a call that leaves the library, as far as can be told: by a pointer, or of an import (or of what comes
+ * back twice, below). And no tail calls a function that changed and that only its own library knows. (What such a
+ * function is given by others in between is like what it finds in the heap: its layout is judged, its meaning is not.)
+ *
+ * Nor is a tail what comes to a table for switch, or leaves by a jump that hands the frame on; and nothing is one in a
  * function that calls what comes back twice (`setjmp`, `vfork`) to a place that is in no tail. Handlers of exceptions
  * are the caller's to know of.
  */
@@ -37,7 +41,7 @@ struct tail {
 void tail__find(const struct tail_rules *rules, const struct function *fa, const struct function *fb, struct tail *out);
 void tail__free(struct tail *t);
 
-/* Is the function that starts there known to others by a name? */
+/* Is the function that starts there known by a name to others, who are not of the same package (contract.h)? */
 bool tail__is_export(const struct elf_file *e, vaddr_t function);
 
 #endif

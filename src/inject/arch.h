@@ -59,6 +59,9 @@ extern const int arch_xstate_note;
 
 /* How far in front of the saved rip a signal frame has rcx (arch/x86/include/uapi/asm/sigcontext.h). */
 enum { ARCH_SIGCONTEXT_RCX_TO_RIP = 16 };
+/* How far behind it the address of the processor's state is (fpstate), and where that says how long it is
+ * (sw_reserved.extended_size). */
+enum { ARCH_SIGCONTEXT_RIP_TO_STATE = 56, ARCH_SIGNAL_STATE_SIZE_AT = 468 };
 
 /* Upper bound of what arch_sigframe__write() needs. */
 enum { ARCH_SIGFRAME_MAX = 16384 };

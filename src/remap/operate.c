@@ -498,7 +498,7 @@ static bool writes_code(const struct target *t, const struct group *g)
 static struct err *freeze_and_exchange(struct target *t, const struct group *g, const struct update_options *opt,
 				       struct exchange *x, bool *committed)
 {
-	trange_list old = {0};
+	trange_list old = {0}, tables = {0};
 	function_list functions = {0};
 	return_list returns = {0};
 	struct freeze *frozen = NULL;
@@ -506,6 +506,8 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 	TRY(tell_loader(t, g));
 	TRY(process__shares_memory(t->process, false)); /* it is a while since begin() asked */
 	list_live_ranges(t, g, &old);
+	for (size_t i = 0; i < g->n; i++)
+		surgery__live_tables(target__member(t, g, i)->surgery, &tables);
 	list_functions(t, g, &functions, &returns);
 	struct freeze_options f = {.inside = old.items,
 				   .n_inside = old.n,
@@ -513,6 +515,8 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 				   .n_functions = functions.n,
 				   .returns = returns.items,
 				   .n_returns = returns.n,
+				   .tables = tables.items,
+				   .n_tables = tables.n,
 				   .park = &park,
 				   .drive_ms = DRIVE_MS,
 				   .except = hand__tid(t->hand),
@@ -528,6 +532,7 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 	vec__free(&old);
 	vec__free(&functions);
 	vec__free(&returns);
+	vec__free(&tables);
 	return e;
 }
 

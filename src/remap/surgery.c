@@ -76,16 +76,26 @@ void surgery__entries(const struct surgery *s, trange_list *out)
 	}
 }
 
-void surgery__live_ranges(const struct surgery *s, trange_list *out)
+static void list_segments(const struct surgery *s, bool exec, trange_list *out)
 {
 	struct image_segment segments[SEGMENTS_MAX];
 	bool plain = s->l->vapi->plain, own = s->plan->live == s->plan->vapi;
 	size_t n = plain && own ? 0 : image_file__segments(s->plan->live, segments, SEGMENTS_MAX);
 	for (size_t i = 0; i < n; i++)
-		if (segments[i].exec) {
+		if (segments[i].exec == exec) {
 			taddr_t start = surgery__at(s, s->l->map.base + segments[i].at);
 			vec__push(out, (struct trange){start, taddr_add(start, segments[i].len)});
 		}
+}
+
+void surgery__live_tables(const struct surgery *s, trange_list *out)
+{
+	list_segments(s, false, out);
+}
+
+void surgery__live_ranges(const struct surgery *s, trange_list *out)
+{
+	list_segments(s, true, out);
 	for (size_t i = 0; i < s->plan->leaves.n; i++) {
 		struct vrange r = s->plan->leaves.items[i];
 		vec__push(out, (struct trange){surgery__at(s, r.start), surgery__at(s, r.end)});

@@ -31,6 +31,8 @@ typedef VEC(struct trange) trange_list;
 /* Appends the executable ranges that no thread may be in at commit: the code that is live now, of an unprepared
  * library what changes of it. */
 void surgery__live_ranges(const struct surgery *s, trange_list *out);
+/* Appends where the constants of the live code are. */
+void surgery__live_tables(const struct surgery *s, trange_list *out);
 /* Adds the bytes that become jumps in the loaded library, of each entry, in address order. */
 void surgery__entries(const struct surgery *s, trange_list *out);
 
