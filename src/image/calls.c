@@ -86,6 +86,10 @@ static void hand_over(struct pass *p, uint64_t callee, unsigned i)
 	bool knows = p->knows[callee] & (1u << i);
 	if (v.class > CLASS_STACK && v.offset == 0 && knows)
 		classes__join(p->classes, parameter, v.class);
+	else if (v.class == CLASS_STACK)
+		p->classes->items[classes__find(p->classes, parameter)].on_stack = true;
+	else
+		classes__mark_elsewhere(p->classes, parameter);
 	if (v.argument && p->first) {
 		struct handed_on h = {pass__function_id(p, p->index), callee, v.argument, (int8_t)i, v.offset == 0};
 		vec__push(&p->handed_on, h);

@@ -47,6 +47,11 @@ static void names__grow(struct classes *c)
 	free(old);
 }
 
+void classes__mark_elsewhere(struct classes *c, uint32_t class)
+{
+	c->items[classes__find(c, class)].elsewhere = true;
+}
+
 uint32_t classes__named(struct classes *c, uint32_t kind, uint64_t a, int64_t b)
 {
 	struct name n = {.kind = kind, .a = a, .b = b};
@@ -57,6 +62,7 @@ uint32_t classes__named(struct classes *c, uint32_t kind, uint64_t a, int64_t b)
 		if (c->table[k].kind == kind && c->table[k].a == a && c->table[k].b == b)
 			return classes__find(c, c->table[k].class);
 	n.class = classes__new(c);
+	c->items[n.class].elsewhere = kind != NAME_ARGUMENT;
 	c->table[k] = n;
 	c->n_names++;
 	return n.class;
@@ -78,6 +84,7 @@ uint32_t classes__child(struct classes *c, uint32_t of, uint32_t kind, int64_t k
 		return known;
 	of = classes__find(c, of);
 	struct child k = {key, kind, classes__new(c)};
+	c->items[k.class].elsewhere = true;
 	vec__push(&c->items[of].children, k);
 	return k.class;
 }
@@ -105,6 +112,8 @@ void classes__join(struct classes *c, uint32_t a, uint32_t b)
 		if (c->items[b].touched > c->items[a].touched)
 			c->items[a].touched = c->items[b].touched;
 		c->items[a].freed = c->items[a].freed || c->items[b].freed;
+		c->items[a].on_stack = c->items[a].on_stack || c->items[b].on_stack;
+		c->items[a].elsewhere = c->items[a].elsewhere || c->items[b].elsewhere;
 		for (size_t i = 0; i < c->items[b].children.n; i++) {
 			struct child k = c->items[b].children.items[i];
 			bool had = false;

@@ -35,6 +35,8 @@ struct object_class {
 	uint32_t parent;
 	uint32_t touched; /* the last function, by number, that accessed such an object */
 	bool freed;       /* such an address was given to free() */
+	bool on_stack;    /* some caller passes the address of something on its stack */
+	bool elsewhere;   /* it may be in the heap or in static data, or on the stack of somebody outside */
 	VEC(struct child) children;
 };
 
@@ -60,5 +62,7 @@ uint32_t classes__child(struct classes *c, uint32_t of, uint32_t kind, int64_t k
 uint32_t classes__known_child(struct classes *c, uint32_t of, uint32_t kind, int64_t key);
 /* Joins two classes, and what hangs off both. Never CLASS_UNKNOWN nor CLASS_STACK. */
 void classes__join(struct classes *c, uint32_t a, uint32_t b);
+/* Objects of the class may be elsewhere than on stacks of the library's own functions. */
+void classes__mark_elsewhere(struct classes *c, uint32_t class);
 
 #endif

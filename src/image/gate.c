@@ -12,6 +12,9 @@
  * Other constants say nothing: comparisons, and above all __LINE__, which changes wherever a line was added above.
  * An address whose object cannot be told, or of which old code shows one field at most, counts against the update
  * only where its offset is not used with that width anywhere in the old build.
+ *
+ * A sign in an object that lies on stacks of the library's own functions alone (objects.h) does not count against the
+ * update. But then no call may be under way: the plan lets nobody go on in the middle of a function.
  */
 #include "image/gate.h"
 
@@ -46,6 +49,7 @@ struct gate {
 	vaddr_list picks; /* instructions of new code that pick bits out of what was loaded, sorted */
 	VEC(struct move) moves;
 	size_t changed, unclear;
+	size_t on_stacks;               /* signs in objects that do not outlive a call */
 	const struct function *fa, *fb; /* being compared */
 	bool proved;                    /* what they work with is */
 	bool near;                      /* only fields that moved a little count */
@@ -248,10 +252,20 @@ static bool is_other_array(const struct gate *g, const struct access *a)
 	return any;
 }
 
+/* Is a sign in an object where it does not count? */
+static bool is_on_stack(struct gate *g, uint32_t class)
+{
+	const struct access *of = g->o.new.items;
+	size_t i = first_of(of, g->o.new.n, class);
+	bool is = i < g->o.new.n &&of[i].class == class &&of[i].call_local;
+	g->on_stacks += is;
+	return is;
+}
+
 static void judge_kind(struct gate *g, const struct access *a)
 {
 	bool kind = is_other_kind(g, a);
-	if (!kind && !is_other_array(g, a))
+	if ((!kind && !is_other_array(g, a)) || is_on_stack(g, a->class))
 		return;
 	FREE_CLEANUP char *where = code__describe(g->x->p->next_code, a->insn);
 	sign(g, &g->unclear, "layout-unclear",
@@ -272,6 +286,8 @@ static void judge_access(struct gate *g, const struct access *a)
 		return;
 	/* at offset 0 nearly every object has something */
 	if ((a->class == CLASS_UNKNOWN || (!any && !is_widened(g, a))) && (a->offset == 0 || used_somewhere(g, a)))
+		return;
+	if (is_on_stack(g, a->class))
 		return;
 	FREE_CLEANUP char *where = code__describe(g->x->p->next_code, a->insn);
 	if (a->class != CLASS_UNKNOWN && any)
@@ -378,7 +394,7 @@ static void judge_bits(struct gate *g)
 			uint8_t old = bits ? old_bits_at(g, b->class, b->offset + k) : 0;
 			/* what is cleared is a field among others, wherever in the word they are */
 			bool fields = old || (b->clears && b->class != CLASS_UNKNOWN && picks_any(g, b));
-			if (!(fields && (bits & ~old)))
+			if (!(fields && (bits & ~old)) || is_on_stack(g, b->class))
 				continue;
 			FREE_CLEANUP char *where = code__describe(g->x->p->next_code, b->insn);
 			sign(g, &g->unclear, "layout-unclear",
@@ -508,7 +524,7 @@ static void judge_moves(struct gate *g)
 		bool meets = false;
 		for (size_t k = 0; k < g->moves.n && !meets; k++)
 			meets = m[k].class == m[i].class && m[k].from == m[i].to;
-		if (!meets)
+		if (!meets || is_on_stack(g, m[i].class))
 			continue;
 		FREE_CLEANUP char *where = code__describe(g->x->p->next_code, m[i].insn);
 		sign(g, &g->changed, "layout-changed",
@@ -536,6 +552,8 @@ static void compare_offsets(struct gate *g, const struct insn_detail *da, const 
 		vec__push(&g->moves, m);
 		return;
 	}
+	if (is_on_stack(g, x->class))
+		return;
 	sign(g, x->class ? &g->changed : &g->unclear, x->class ? "layout-changed" : "layout-unclear",
 	     xasprintf("%s uses offset 0x%lx of an object where the old build uses 0x%lx", where, x->offset, from));
 }
@@ -648,6 +666,12 @@ void gate__judge(struct planner *x)
 	judge_moves(&g);
 	judge_accesses(&g);
 	judge_bits(&g);
+	if (g.on_stacks) {
+		x->stack_objects = true;
+		planner__remark(
+		    x, "objects on the stacks of the library's own functions changed: while a thread is in one of "
+		       "them, the process cannot be updated");
+	}
 	size_t hidden = (g.changed > SIGNS_SHOWN ? g.changed - SIGNS_SHOWN : 0) +
 			(g.unclear > SIGNS_SHOWN ? g.unclear - SIGNS_SHOWN : 0);
 	if (hidden)

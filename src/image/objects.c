@@ -119,6 +119,25 @@ static int by_insn(const void *a, const void *b)
 	return (x->insn > y->insn) - (x->insn < y->insn);
 }
 
+/* Functions that others call too: exports, and those whose address is taken. */
+static void mark_open_functions(struct pass *p)
+{
+	vaddr_list open = {0};
+	split__taken_functions(p->code, &open);
+	for (size_t i = 0; i < p->code->elf->n_symbols; i++)
+		if (split__is_function_export(p->code->elf, &p->code->elf->symbols[i]))
+			vec__push(&open, p->code->elf->symbols[i].function);
+	for (size_t i = 0; i < open.n; i++) {
+		const struct function *f = code__function_starting(p->code, open.items[i]);
+		for (unsigned k = 0; f && k < 6; k++)
+			classes__mark_elsewhere(
+			    p->classes,
+			    classes__named(p->classes, NAME_ARGUMENT,
+					   pass__function_id(p, (int32_t)(f - p->code->functions.items)), k));
+	}
+	vec__free(&open);
+}
+
 static int bits_by_class(const void *a, const void *b)
 {
 	const struct bits_picked *x = a, *y = b;
@@ -153,6 +172,7 @@ static void mark_pointers(struct classes *c, struct access *list, size_t n)
 static void settle(struct classes *c, struct access *a)
 {
 	a->class = classes__find(c, a->class);
+	a->call_local = a->class > CLASS_STACK && c->items[a->class].on_stack && !c->items[a->class].elsewhere;
 }
 
 void objects__find(const struct planner *x, struct objects *out)
@@ -170,6 +190,8 @@ void objects__find(const struct planner *x, struct objects *out)
 		again = pass_up(&old);
 		again = pass_up(&new) || again;
 	}
+	mark_open_functions(&old);
+	mark_open_functions(&new);
 	look_again(&old);
 	look_again(&new);
 	share_accesses(x, out);

@@ -10,8 +10,9 @@
  * parameters, data the same homes. So the question that matters can be asked: does new code touch
  * bytes of an object that no old code touches?
  *
- * Objects on the stack of a caller in the library count as well: calls may be under way when code is exchanged, as
- * frames are moved (freeze.h).
+ * An object that every caller has on its own stack lives no longer than the call. How it is laid out is nobody's
+ * concern where no call is under way when code is exchanged; so an update that changes such objects can be had, but no
+ * frame of the library may be moved or left (gate.h).
  *
  * This is evidence, not proof: an address that cannot be followed has no class.
  */
@@ -26,6 +27,7 @@ struct access {
 	bool holds_pointer; /* 8 bytes that code in the same build takes for an address and follows */
 	uint8_t scale;      /* of the index; 0 without one */
 	bool forms_address; /* lea: the address of bytes in the object, which are not accessed here */
+	bool call_local;    /* the object lies on the stack of a caller in the library: it does not outlive the call */
 	uint32_t class;     /* CLASS_UNKNOWN: an object that cannot be told */
 	int32_t function;   /* index into its build's functions */
 	vaddr_t insn;

@@ -384,6 +384,21 @@ static struct err *analyse_both(struct plan *p)
 	return next.err;
 }
 
+/* Objects on stacks changed: nobody may be in the middle of any function, nor come back into one. */
+static void empty_stacks(struct planner *x)
+{
+	struct plan *p = x->p;
+	p->entangled = true;
+	if (!p->vapi->plain)
+		return; /* there all of the code is left, by whom it may not be gone on with elsewhere (succession.c) */
+	p->leaves.n = 0;
+	for (size_t i = 0; i < x->vapi_code->functions.n; i++) {
+		const struct function *f = &x->vapi_code->functions.items[i];
+		if (!f->plt)
+			vec__push(&p->leaves, (struct vrange){f->start, f->end});
+	}
+}
+
 /* They take more memory than all of the rest, and a plan from the cache has none. */
 static void put_tools_away(struct plan *p)
 {
@@ -444,6 +459,8 @@ struct err *plan__make(const struct elf_file *vapi, const struct elf_file *live,
 			unprepared__settle(&x);
 		if (!proof__judge(&x) || p->layout == LAYOUT_PROVED)
 			gate__judge(&x);
+		if (x.stack_objects)
+			empty_stacks(&x);
 		contents__settle(&x);
 		free(old.items);
 		free(new.items);

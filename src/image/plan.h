@@ -161,7 +161,8 @@ struct plan {
 	vrange_list leaves;               /* unprepared: vapi's own code that no thread may be in; in address order */
 	VEC(struct private_use) private_uses; /* what code that changed uses of other libraries (contract.h) */
 	VEC(const char *) private_gives;      /* live's private exports that changed; unprepared: vapi's that move */
-	bool entangled;     /* unprepared: old code that is left would not do beside new functions (unprepared.h) */
+	bool entangled;     /* old code that is left would not do beside new functions (unprepared.h), or on the objects
+			       that it left on its stack: nobody may be parked in it */
 	VEC(vaddr_t) pages; /* unprepared: vapi's pages with code that changes, where jumps come or go */
 	uint64_t image_len; /* bytes of address space that the image takes, whole pages, own GOT and data included */
 	uint64_t got_at;    /* offset of the image's own GOT; 0 when it has none */

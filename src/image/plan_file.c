@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC "LLUPLAN"
-enum { PLAN_FILE_VERSION = 6 };
+enum { PLAN_FILE_VERSION = 7 };
 
 struct head {
 	char magic[8];

@@ -95,8 +95,9 @@ struct planner {
 	VEC(size_t) vapi_got;        /* vapi's relocations that fill its GOT, by index */
 	struct got_home *got_homes;  /* by index into next's relocations; decided when first asked for */
 	bool *unproved;              /* by next's functions, where the types are proved: which they say nothing about */
-	struct code *vapi_code;      /* of a plain library (unprepared.h), else NULL */
-	struct exact *exact;         /* link-time relocations of next, if it has them */
+	bool stack_objects;     /* objects changed that lie on stacks of the library's own functions alone (gate.h) */
+	struct code *vapi_code; /* of a plain library (unprepared.h), else NULL */
+	struct exact *exact;    /* link-time relocations of next, if it has them */
 	size_t n_exact;
 };
 

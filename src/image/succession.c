@@ -4,7 +4,7 @@
  *
  * The same contents at another place would not do: a loop that walks from the start of a table to its end, and has come
  * by the start in the old code, would look for the end of another copy. Nor would another variable: what was locked
- * would not be unlocked. */
+ * would not be unlocked. None may be gone on with where objects on their stacks changed (gate.h). */
 #include <string.h>
 
 #include "arch/detail.h"
@@ -206,14 +206,15 @@ void succession__list(struct planner *x)
 		qsort(c.patches, c.n_patches, sizeof(struct patch), by_site);
 	ERR_CLEANUP struct err *e = fdes__read(p->live, &c.fdes_a);
 	ERR_CLEANUP struct err *e2 = fdes__read(p->next, &c.fdes_b);
+	bool any = p->refusals.n == 0 && !x->stack_objects;
 	for (size_t i = 0; i < c.a->functions.n; i++) {
 		const struct function *f = &c.a->functions.items[i];
 		struct succession s = {.start = f->start, .end = f->end};
 		s.next = match__successor(p->match, f->start);
 		const struct function *heir = s.next ? code__function_starting(c.b, s.next) : NULL;
-		s.identical = heir && p->refusals.n == 0 && may_be_gone_on_with(&c, f, heir);
+		s.identical = heir && any && may_be_gone_on_with(&c, f, heir);
 		vec__push(&p->functions, s);
-		if (heir && p->refusals.n == 0 && !s.identical && !e && !e2)
+		if (heir && any && !s.identical && !e && !e2)
 			list_returns(&c, f, heir);
 	}
 	vec__free(&c.fdes_a);
