@@ -11,8 +11,7 @@
 #include <unistd.h>
 
 #include "base/trusted.h"
-#include "base/watchdog.h"
-#include "remap/update.h"
+#include "crew/crew.h"
 #include "report/report.h"
 
 enum {
@@ -25,12 +24,9 @@ enum {
 };
 
 enum { TRIES_MAX = 10, TIMEOUT_MAX_S = 300, PAUSE_BETWEEN_TRIES_S = 10 };
-/* What nobody waits for any longer: looking at one process and planning for it; one phase of a try, which may wait for
- * its threads a few times for each library. */
-enum { LOOK_MAX_S = 600, PHASE_TIMEOUTS = 5, PHASE_MAX_S = 120 };
 
 typedef VEC(pid_t) pid_list;
-typedef VEC(struct report_target) target_list;
+typedef VEC(struct record) record_list;
 
 struct options {
 	bool preview, all, json, strict, require_proof, split_only;
@@ -244,153 +240,116 @@ static bool listed(const pid_list *l, pid_t pid)
 	return false;
 }
 
-/* Of all processes, those say nothing that end meanwhile, that are never operated on (kernel threads and the
- * like, refused by process__open), or that belong to others. */
-static bool says_nothing(pid_t pid, const struct err *e)
-{
-	struct process *p = NULL;
-	struct stat st;
-	FREE_CLEANUP char *path = xasprintf("/proc/%d", pid);
-	ERR_CLEANUP struct err *opened = process__open(pid, &p);
-	process__close(p);
-	if (opened || err__kind(e) == ERR_GONE)
-		return true;
-	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
-}
-
-/* For one process; the caller calls it off. */
-static struct watchdog *watch(pid_t pid, const char *what, unsigned seconds, int code)
-{
-	FREE_CLEANUP char *words =
-	    xasprintf("llvupdate: pid %d: %s takes more than %u seconds: given up, with all other "
-		      "processes; leave it out (-e %d)",
-		      pid, what, seconds, pid);
-	return watchdog__start(seconds, words, code);
-}
-
-static void add_target(target_list *list, pid_t pid, bool asked_for, const struct plan_options *opt)
-{
-	struct report_target t = {.pid = pid};
-	struct watchdog *w = watch(pid, "looking at it", LOOK_MAX_S, EXIT_NOT_UPDATED);
-	t.error = target__open(pid, opt, &t.target);
-	watchdog__call_off(w);
-	if (t.error && !asked_for && says_nothing(pid, t.error)) {
-		err__free(t.error);
-		return;
-	}
-	vec__push(list, t);
-}
-
-static void add_all(target_list *list, const pid_list *except, const struct plan_options *opt)
+static void add_all(job_list *jobs, const pid_list *except)
 {
 	DIR *d = opendir("/proc");
 	for (struct dirent *e; d && (e = readdir(d));) {
 		long pid;
 		if (isdigit((unsigned char)e->d_name[0]) && parse_number(e->d_name, 1, INT32_MAX, &pid) &&
 		    pid != getpid() && !listed(except, (pid_t)pid))
-			add_target(list, (pid_t)pid, false, opt);
+			vec__push(jobs, (struct job){.pid = (pid_t)pid});
 	}
 	if (d)
 		closedir(d);
 }
 
-static size_t count_pending(const target_list *l)
+/* What was looked at, in the order of the jobs; the records are the jobs'. */
+static void list_records(const job_list *jobs, record_list *out)
+{
+	out->n = 0;
+	for (size_t i = 0; i < jobs->n; i++)
+		if (!jobs->items[i].nothing)
+			vec__push(out, jobs->items[i].record);
+}
+
+static size_t count_pending(const record_list *l)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < l->n; i++)
-		n += l->items[i].target && target__pending(l->items[i].target);
+		n += l->items[i].pending;
 	return n;
 }
 
-static bool any_concern(const target_list *l)
+static bool any_concern(const record_list *l)
 {
 	for (size_t i = 0; i < l->n; i++)
-		if (report__concerns(&l->items[i]))
+		if (l->items[i].concerns)
 			return true;
 	return false;
 }
 
-static size_t count_outcome(const target_list *l, enum outcome o)
-{
-	size_t n = 0;
-	for (size_t i = 0; i < l->n; i++)
-		n += l->items[i].target && target__outcome(l->items[i].target) == o;
-	return n;
-}
-
 /* ---- the operation ---- */
 
-static void one_phase(struct target *t, void (*phase)(struct target *, const struct update_options *),
-		      const struct update_options *opt)
+struct operation {
+	struct report r;
+	struct crew *crew;
+	job_list jobs;
+	record_list records; /* as of the last step */
+	unsigned n_try;
+};
+
+static void say_prepared(void *operation, size_t pending)
 {
-	unsigned waits = PHASE_TIMEOUTS * (unsigned)(1 + t->libraries.n);
-	struct watchdog *w = watch(t->pid, "updating it", PHASE_MAX_S + waits * opt->timeout_s, EXIT_FAILURE_SEEN);
-	phase(t, opt);
-	watchdog__call_off(w);
+	struct operation *x = operation;
+	report__phase(&x->r, "NOTIFY", false, x->n_try, "suspended", pending);
+	report__phase(&x->r, "QUERY", true, x->n_try, "suspended", pending);
 }
 
-static void one_try(const struct report *r, target_list *l, unsigned n, const struct update_options *opt)
+static void say_waits(void *operation, size_t over, size_t of)
 {
-	report__try(r, n);
-	report__phase(r, "NOTIFY", true, n, "tonotify", count_pending(l));
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i].target && target__pending(l->items[i].target))
-			one_phase(l->items[i].target, target__prepare, opt);
-	size_t prepared = count_pending(l), before = count_outcome(l, OUTCOME_SUCCESS);
-	report__phase(r, "NOTIFY", false, n, "suspended", prepared);
-	report__phase(r, "QUERY", true, n, "suspended", prepared);
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i].target && target__pending(l->items[i].target))
-			one_phase(l->items[i].target, target__commit, opt);
-	report__phase(r, "QUERY", false, n, "updated", count_outcome(l, OUTCOME_SUCCESS) - before);
+	struct operation *x = operation;
+	report__waits(&x->r, over, of);
 }
 
-static void finish(const struct report *r, target_list *l)
+static void one_try(struct operation *x)
 {
-	for (size_t i = 0; i < l->n; i++) {
-		if (l->items[i].target)
-			target__give_up(l->items[i].target);
-		if (report__concerns(&l->items[i]))
-			report__details(r, &l->items[i]);
-	}
-	report__final(r, l->items, l->n);
+	const struct crew_watch watch = {.prepared = say_prepared, .waits = say_waits, .context = x};
+	size_t before = report__summarise(x->records.items, x->records.n).success;
+	report__try(&x->r, x->n_try);
+	report__phase(&x->r, "NOTIFY", true, x->n_try, "tonotify", count_pending(&x->records));
+	crew__try(x->crew, &watch);
+	list_records(&x->jobs, &x->records);
+	report__phase(&x->r, "QUERY", false, x->n_try, "updated",
+		      report__summarise(x->records.items, x->records.n).success - before);
 }
 
-static void update(const struct report *r, target_list *l, const struct options *o)
+static void finish(struct operation *x)
 {
-	struct update_options opt = {.timeout_s = o->timeout_s, .strict = o->strict};
-	if (count_pending(l) == 0) { /* everything is refused already */
-		finish(r, l);
+	crew__give_up(x->crew);
+	list_records(&x->jobs, &x->records);
+	for (size_t i = 0; i < x->records.n; i++)
+		if (x->records.items[i].concerns)
+			report__say(&x->r, "%s", x->records.items[i].details);
+	report__final(&x->r, x->records.items, x->records.n);
+}
+
+static void update(struct operation *x, const struct options *o)
+{
+	if (count_pending(&x->records) == 0) { /* everything is refused already */
+		finish(x);
 		return;
 	}
 	unsigned delay = o->delay_s >= 0 ? (unsigned)o->delay_s : isatty(STDOUT_FILENO) && !o->json ? 10 : 0;
-	report__begins_in(r, delay);
+	report__begins_in(&x->r, delay);
 	sleep(delay);
-	report__say(r, "llvupdate preview\n");
-	for (size_t i = 0; i < l->n; i++)
-		report__validating(r, &l->items[i]);
-	for (unsigned n = 1; n <= o->tries && count_pending(l); n++) {
-		if (n > 1)
+	report__say(&x->r, "llvupdate preview\n");
+	for (size_t i = 0; i < x->records.n; i++)
+		report__say(&x->r, "%s", x->records.items[i].validating);
+	for (x->n_try = 1; x->n_try <= o->tries && count_pending(&x->records); x->n_try++) {
+		if (x->n_try > 1)
 			sleep(PAUSE_BETWEEN_TRIES_S);
-		one_try(r, l, n, &opt);
-		report__try_end(r, n, o->tries, n < o->tries ? count_pending(l) : 0);
+		one_try(x);
+		report__try_end(&x->r, x->n_try, o->tries, x->n_try < o->tries ? count_pending(&x->records) : 0);
 	}
-	finish(r, l);
+	finish(x);
 }
 
-static int exit_code(const target_list *l, bool preview)
+static int exit_code(const record_list *l, bool preview)
 {
 	struct report_summary s = report__summarise(l->items, l->n);
-	for (size_t i = 0; i < l->n; i++) {
-		const struct report_target *t = &l->items[i];
-		if (t->error && err__kind(t->error) == ERR_PERMISSION)
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].not_permitted)
 			return EXIT_NOT_PERMITTED;
-		for (size_t k = 0; t->target && k < t->target->libraries.n; k++) {
-			const struct result *x = &t->target->results[k];
-			if (x->outcome == OUTCOME_NOT_UPDATED && (x->kind == ERR_PERMISSION || x->kind == ERR_BUSY))
-				return EXIT_NOT_PERMITTED;
-		}
-	}
 	if (preview && s.to_do)
 		return EXIT_DONE;
 	if (s.failure)
@@ -400,40 +359,48 @@ static int exit_code(const target_list *l, bool preview)
 	return s.success || s.to_do ? EXIT_DONE : EXIT_NOTHING;
 }
 
+static void look(struct operation *x)
+{
+	const struct crew_watch watch = {.waits = say_waits, .context = x};
+	crew__look(x->crew, &watch);
+	list_records(&x->jobs, &x->records);
+	report__say(&x->r, "llvupdate preview\n");
+	for (size_t i = 0; i < x->records.n; i++)
+		report__say(&x->r, "%s", x->records.items[i].preview);
+}
+
 static int run(const struct options *o)
 {
-	target_list list = {0};
+	struct operation x = {0};
 	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
 	struct plan_cache *plans = plan_cache__open(NULL);
-	const struct plan_options opt = {
+	struct plan_options plan = {
 	    .require_proof = o->require_proof, .split_only = o->split_only, .overrules = overrules, .plans = plans};
+	const struct work_options work = {.plan = &plan, .update = {.timeout_s = o->timeout_s, .strict = o->strict}};
 	for (size_t i = 0; i < o->pids.n; i++)
-		add_target(&list, o->pids.items[i], true, &opt);
+		vec__push(&x.jobs, (struct job){.pid = o->pids.items[i]});
 	if (o->pids.n == 0)
-		add_all(&list, &o->except, &opt);
+		add_all(&x.jobs, &o->except);
 
-	struct report r = {.out = o->json ? NULL : stdout};
+	x.r.out = o->json ? NULL : stdout;
 	if (!o->preview || o->log)
-		r.log = open_log(o->log);
-	report__say(&r, "llvupdate preview\n");
-	for (size_t i = 0; i < list.n; i++)
-		report__preview(&r, &list.items[i]);
-	if (!any_concern(&list))
-		report__say(&r, "No process requires a Live library Update operation.\n");
+		x.r.log = open_log(o->log);
+	x.crew = crew__new(&x.jobs, o->pids.n == 0, &work, &plan);
+	look(&x);
+	if (!any_concern(&x.records))
+		report__say(&x.r, "No process requires a Live library Update operation.\n");
 	else if (!o->preview)
-		update(&r, &list, o);
-	int code = exit_code(&list, o->preview);
+		update(&x, o);
+	int code = exit_code(&x.records, o->preview);
 	if (o->json)
-		report__json(stdout, o->preview ? "preview" : "update", list.items, list.n, code);
-	for (size_t i = 0; i < list.n; i++) {
-		target__close(list.items[i].target);
-		err__free(list.items[i].error);
-	}
-	vec__free(&list);
+		report__json(stdout, o->preview ? "preview" : "update", x.records.items, x.records.n, code);
+	crew__free(x.crew);
+	vec__free(&x.records);
+	job_list__free(&x.jobs);
 	plan_cache__close(plans);
 	overrules__free(overrules);
-	if (r.log)
-		fclose(r.log);
+	if (x.r.log)
+		fclose(x.r.log);
 	return code;
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/thread.h"
 
 struct watchdog {
 	pthread_t thread;
@@ -44,7 +45,7 @@ struct watchdog *watchdog__start(unsigned seconds, const char *last_words, int e
 	w->end.tv_sec += seconds;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->cond, NULL);
-	if (pthread_create(&w->thread, NULL, watch, w) == 0)
+	if (thread__start(&w->thread, watch, w))
 		return w;
 	/* without one the operation goes on: it is no worse than it was */
 	free(w->last_words);

@@ -162,7 +162,8 @@ static struct err *attempt(struct freeze *f)
 static struct freeze *new_freeze(const struct process *p, const struct freeze_options *opt, struct unwinder *u)
 {
 	struct freeze *f = xcalloc(1, sizeof(*f));
-	urgent__begin(); /* up to the thaw */
+	turn__take(opt->turns, TURN_FREEZE); /* up to the thaw */
+	urgent__begin();                     /* likewise */
 	f->opt = *opt;
 	if (opt->n_inside)
 		f->inside = xmemdup(opt->inside, opt->n_inside * sizeof(*opt->inside));
@@ -331,6 +332,7 @@ uint64_t freeze__thaw(struct freeze *f)
 {
 	uint64_t frozen = threads__let_go(&f->threads);
 	urgent__end();
+	turn__give(f->opt.turns, TURN_FREEZE);
 	vec__free(&f->moves);
 	free(f->inside);
 	free(f->suspects);

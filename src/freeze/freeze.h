@@ -21,6 +21,7 @@
 #ifndef LLU_FREEZE_FREEZE_H
 #define LLU_FREEZE_FREEZE_H
 
+#include "base/turn.h"
 #include "inject/hand.h"
 #include "inject/process.h"
 
@@ -57,6 +58,7 @@ struct freeze_options {
 	pid_t except;                  /* the hand's thread id: never stopped or examined; 0 for none */
 	bool strict;                   /* stop sleepers too */
 	int stop_ms;                   /* bound for one thread to stop */
+	const struct turns *turns;     /* who else freezes processes for this operation; NULL: nobody; borrowed */
 };
 
 struct freeze_stats {

@@ -1,12 +1,12 @@
 /* See plan.h. The procedure reads from top to bottom in plan__make(). */
 #include "image/plan.h"
 
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/printable.h"
+#include "base/thread.h"
 #include "image/gate.h"
 #include "image/unprepared.h"
 
@@ -369,7 +369,7 @@ static struct err *analyse_both(struct plan *p)
 {
 	struct analysis live = {.elf = p->live}, next = {.elf = p->next};
 	pthread_t thread;
-	bool beside = p->live != p->next && pthread_create(&thread, NULL, analyse, &live) == 0;
+	bool beside = p->live != p->next && thread__start(&thread, analyse, &live);
 	analyse(&next);
 	if (beside)
 		pthread_join(thread, NULL);

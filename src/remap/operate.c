@@ -450,11 +450,12 @@ static struct err *exchange_frozen(struct target *t, const struct group *g, stru
 }
 
 /* One of the steps that nobody may be in the loader for. */
-static struct err *tell_step(const struct target *t, const struct unwinding *u,
+static struct err *tell_step(const struct target *t, const struct update_options *opt, const struct unwinding *u,
 			     struct err *(*step)(const struct unwinding *u))
 {
 	struct trange loader = unwinding__loader(u);
-	struct freeze_options f = {.inside = &loader, .n_inside = 1, .except = hand__tid(t->hand), .stop_ms = STOP_MS};
+	struct freeze_options f = {
+	    .inside = &loader, .n_inside = 1, .except = hand__tid(t->hand), .stop_ms = STOP_MS, .turns = opt->turns};
 	struct freeze *frozen = NULL;
 	TRY(freeze__begin(t->process, &f, &frozen));
 	struct err *e = step(u);
@@ -464,7 +465,7 @@ static struct err *tell_step(const struct target *t, const struct unwinding *u,
 
 /* Before the freeze, in which threads may be driven out by the annex's pads: exceptions must find their way from there.
  */
-static struct err *tell_loader(struct target *t, const struct group *g)
+static struct err *tell_loader(struct target *t, const struct group *g, const struct update_options *opt)
 {
 	FREE_CLEANUP const struct loaded **plain = xcalloc(g->n, sizeof(void *));
 	struct unwinding *u = NULL;
@@ -478,9 +479,9 @@ static struct err *tell_loader(struct target *t, const struct group *g)
 		target__member(t, g, i)->library->fresh = false; /* from the first step on */
 	if (!u)
 		return NULL;
-	struct err *e = tell_step(t, u, unwinding__make_room);
+	struct err *e = tell_step(t, opt, u, unwinding__make_room);
 	if (!e)
-		e = tell_step(t, u, unwinding__tell);
+		e = tell_step(t, opt, u, unwinding__tell);
 	unwinding__free(u);
 	return e;
 }
@@ -503,7 +504,7 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 	return_list returns = {0};
 	struct freeze *frozen = NULL;
 	const struct hand_place park = loaded__hand_place(target__member(t, g, 0)->library);
-	TRY(tell_loader(t, g));
+	TRY(tell_loader(t, g, opt));
 	TRY(process__shares_memory(t->process, false)); /* it is a while since begin() asked */
 	list_live_ranges(t, g, &old);
 	for (size_t i = 0; i < g->n; i++)
@@ -523,7 +524,8 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 				   .strict = opt->strict || writes_code(t, g),
 				   .unwinds = any_everywhere(t, g),
 				   .for_good = is_entangled(t, g),
-				   .stop_ms = STOP_MS};
+				   .stop_ms = STOP_MS,
+				   .turns = opt->turns};
 	struct err *e = exchange__load(x, t->hand);
 	if (!e)
 		e = freeze__begin(t->process, &f, &frozen);
@@ -678,7 +680,7 @@ static void say_what_stays(struct target *t, const retired_list *old)
 static void retire_old_code(struct target *t, const struct update_options *opt)
 {
 	retired_list old = {0};
-	const struct retire_options options = {.timeout_s = opt->timeout_s, .strict = opt->strict};
+	const struct retire_options options = {.timeout_s = opt->timeout_s, .strict = opt->strict, .turns = opt->turns};
 	ERR_CLEANUP struct err *e = retire__process(t->process, &options, &old);
 	say_what_stays(t, &old);
 	for (size_t i = 0; e && i < t->libraries.n; i++) {

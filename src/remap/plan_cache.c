@@ -36,6 +36,7 @@ struct plan_cache {
 	VEC(struct kept_plan) plans;
 	size_t size; /* bytes of them all */
 	VEC(struct stamp) stamps;
+	const struct turns *turns;
 };
 
 /* ---- who we are ---- */
@@ -112,6 +113,11 @@ void plan_cache__close(struct plan_cache *c)
 	vec__free(&c->maker);
 	free(c->folder);
 	free(c);
+}
+
+void plan_cache__take_turns(struct plan_cache *c, const struct turns *turns)
+{
+	c->turns = turns;
 }
 
 /* ---- keeping ---- */
@@ -217,8 +223,12 @@ struct err *plan_cache__plan(struct plan_cache *c, const struct elf_file *vapi, 
 	*cached = *out != NULL;
 	if (*cached)
 		return NULL;
-	TRY(plan__make(vapi, live, map, next, out));
-	if (!(*out)->not_to_keep && !is_other(live, live_debug) && !is_other(next, next_debug))
+	turn__take(c->turns, TURN_PLAN);
+	*out = c->turns ? take(c, &in, &key) : NULL; /* somebody else may have made it meanwhile */
+	*cached = *out != NULL;
+	struct err *e = *cached ? NULL : plan__make(vapi, live, map, next, out);
+	if (!e && !*cached && !(*out)->not_to_keep && !is_other(live, live_debug) && !is_other(next, next_debug))
 		keep(c, &key, *out);
-	return NULL;
+	turn__give(c->turns, TURN_PLAN);
+	return e;
 }

@@ -8,6 +8,7 @@
 #ifndef LLU_REMAP_PLAN_CACHE_H
 #define LLU_REMAP_PLAN_CACHE_H
 
+#include "base/turn.h"
 #include "image/plan.h"
 
 struct plan_cache;
@@ -16,6 +17,9 @@ struct plan_cache;
  * plan_cache__close(). */
 struct plan_cache *plan_cache__open(const char *folder);
 void plan_cache__close(struct plan_cache *c);
+/* From now on plans are made in turns with other processes of the operation, which find them in the store. `turns` is
+ * borrowed. */
+void plan_cache__take_turns(struct plan_cache *c, const struct turns *turns);
 
 /* What plan__make() makes, refused plans too; *cached says that it was not made now. Errors: as plan__make(). The
  * plan does not depend on the cache. */

@@ -274,7 +274,8 @@ static struct err *ask_threads(struct retire *r)
 				   .for_good = true,
 				   .except = hand__tid(r->hand),
 				   .strict = r->opt->strict,
-				   .stop_ms = RETIRE_STOP_MS};
+				   .stop_ms = RETIRE_STOP_MS,
+				   .turns = r->opt->turns};
 	struct err *e = inside.n ? freeze__begin(r->p, &f, &frozen) : NULL;
 	for (size_t i = 0; !e && i < inside.n; i++)
 		e = count_pages(r, inside.items[i], &there, &changed);

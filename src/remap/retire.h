@@ -22,12 +22,14 @@
 #ifndef LLU_REMAP_RETIRE_H
 #define LLU_REMAP_RETIRE_H
 
+#include "base/turn.h"
 #include "base/vec.h"
 #include "remap/discover.h"
 
 struct retire_options {
-	unsigned timeout_s; /* for a thread to be borrowed, and for all memory to be looked through */
-	bool strict;        /* stop sleeping threads too */
+	unsigned timeout_s;        /* for a thread to be borrowed, and for all memory to be looked through */
+	bool strict;               /* stop sleeping threads too */
+	const struct turns *turns; /* as in update_options (update.h) */
 };
 
 /* What became of the old code of one library. */

@@ -10,6 +10,7 @@
 #ifndef LLU_REMAP_UPDATE_H
 #define LLU_REMAP_UPDATE_H
 
+#include "base/turn.h"
 #include "freeze/freeze.h"
 #include "image/overrule.h"
 #include "remap/group.h"
@@ -68,8 +69,9 @@ struct target {
 };
 
 struct update_options {
-	unsigned timeout_s; /* for all threads to reach an updatable state, for each try */
-	bool strict;        /* stop sleeping threads too */
+	unsigned timeout_s;        /* for all threads to reach an updatable state, for each try */
+	bool strict;               /* stop sleeping threads too */
+	const struct turns *turns; /* one process stands still at a time; NULL: no other is under way */
 };
 
 /* How plans are made and judged; the same for all processes of an operation. */

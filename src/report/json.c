@@ -106,7 +106,14 @@ static struct json_object *library(const struct target *target, const struct res
 	return o;
 }
 
-static struct json_object *process(const struct report_target *t)
+static char *as_text(struct json_object *o)
+{
+	char *text = xstrdup(json_object_to_json_string(o));
+	json_object_put(o);
+	return text;
+}
+
+char *report__process_json(const struct report_target *t)
 {
 	struct json_object *o = json_object_new_object(), *libraries = json_object_new_array();
 	json_object_object_add(o, "pid", json_object_new_int(t->pid));
@@ -120,7 +127,18 @@ static struct json_object *process(const struct report_target *t)
 	for (size_t i = 0; t->target && i < t->target->libraries.n; i++)
 		json_object_array_add(libraries, library(t->target, &t->target->results[i]));
 	json_object_object_add(o, "libraries", libraries);
-	return o;
+	return as_text(o);
+}
+
+char *report__lost_json(pid_t pid, const char *name, enum outcome outcome, const char *text, const char *hint)
+{
+	struct json_object *o = json_object_new_object();
+	json_object_object_add(o, "pid", json_object_new_int(pid));
+	add_text(o, "name", name);
+	add_text(o, "state", state_of(outcome));
+	json_object_object_add(o, "reason", reason(err_kind__name(ERR_SYSTEM), text, hint));
+	json_object_object_add(o, "libraries", json_object_new_array());
+	return as_text(o);
 }
 
 static void print(FILE *to, struct json_object *o)
@@ -130,7 +148,7 @@ static void print(FILE *to, struct json_object *o)
 	json_object_put(o);
 }
 
-void report__json(FILE *to, const char *operation, const struct report_target *list, size_t n, int exit_code)
+void report__json(FILE *to, const char *operation, const struct record *list, size_t n, int exit_code)
 {
 	struct json_object *o = json_object_new_object(), *processes = json_object_new_array(),
 			   *s = json_object_new_object();
@@ -138,7 +156,7 @@ void report__json(FILE *to, const char *operation, const struct report_target *l
 	add_number(o, "schema", SCHEMA);
 	add_text(o, "operation", operation);
 	for (size_t i = 0; i < n; i++)
-		json_object_array_add(processes, process(&list[i]));
+		json_object_array_add(processes, json_tokener_parse(list[i].json));
 	json_object_object_add(o, "processes", processes);
 	add_number(s, "success", summary.success);
 	add_number(s, "not_updated", summary.not_updated);

@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
 
 void report__error(FILE *to, const char *command, const struct err *e)
 {
@@ -14,7 +15,7 @@ void report__error(FILE *to, const char *command, const struct err *e)
 		fprintf(to, "  %s\n", err__hint(e));
 }
 
-void report__say(const struct report *r, const char *fmt, ...)
+void report__say(struct report *r, const char *fmt, ...)
 {
 	FILE *const to[] = {r->out, r->log};
 	char *text = NULL;
@@ -22,6 +23,9 @@ void report__say(const struct report *r, const char *fmt, ...)
 	va_start(ap, fmt);
 	int n = vasprintf(&text, fmt, ap);
 	va_end(ap);
+	if (r->dots)
+		fputc('\n', r->out);
+	r->dots = false;
 	for (size_t i = 0; n >= 0 && i < 2; i++) {
 		if (!to[i])
 			continue;
@@ -38,46 +42,20 @@ static const char *const states[] = {
     [OUTCOME_NOT_UPDATED] = "NOT UPDATED", [OUTCOME_FAILURE] = "FAILURE",
 };
 
-const char *report__state(const struct report_target *t)
-{
-	return t->target ? states[target__outcome(t->target)] : "NOT UPDATED";
-}
-
-bool report__concerns(const struct report_target *t)
-{
-	return !t->target || target__outdated(t->target);
-}
-
-struct report_summary report__summarise(const struct report_target *list, size_t n)
+struct report_summary report__summarise(const struct record *list, size_t n)
 {
 	struct report_summary s = {0};
 	for (size_t i = 0; i < n; i++) {
-		if (!list[i].target) {
-			s.not_updated++;
-			continue;
-		}
-		switch (target__outcome(list[i].target)) {
-		case OUTCOME_SUCCESS:
-			s.success++;
-			break;
-		case OUTCOME_NOT_UPDATED:
-			s.not_updated++;
-			break;
-		case OUTCOME_FAILURE:
-			s.failure++;
-			break;
-		case OUTCOME_PENDING:
-			s.to_do++;
-			break;
-		case OUTCOME_CURRENT:
-			break;
-		}
+		s.success += list[i].outcome == OUTCOME_SUCCESS;
+		s.not_updated += list[i].outcome == OUTCOME_NOT_UPDATED;
+		s.failure += list[i].outcome == OUTCOME_FAILURE;
+		s.to_do += list[i].outcome == OUTCOME_PENDING;
 	}
 	return s;
 }
 
 /* The names below are to be freed. */
-static char *name_of(const struct report_target *t)
+char *report__name(const struct report_target *t)
 {
 	return printable__copy(t->target ? t->target->name : "-");
 }
@@ -105,15 +83,15 @@ static const char *without_path(const struct result *x, const char *path)
 }
 
 /* What the overrule file had to say. */
-static void say_overrule(const struct report *r, const struct result *x)
+static void say_overrule(struct report *r, const struct result *x)
 {
 	if (x->plan && x->plan->overrule)
 		report__say(r, "  %s\n", x->plan->overrule);
 }
 
-static void why_not(const struct report *r, const struct report_target *t, const struct result *x)
+static void why_not(struct report *r, const struct report_target *t, const struct result *x)
 {
-	FREE_CLEANUP char *name = name_of(t), *path = path_of(x);
+	FREE_CLEANUP char *name = report__name(t), *path = path_of(x);
 	report__say(r,
 		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d: the update of %s failed: %s\n"
 						  : "Process %s pid %d: %s is not updated: %s\n",
@@ -126,7 +104,7 @@ static void why_not(const struct report *r, const struct report_target *t, const
 }
 
 /* The libraries that are updated with this one, if any. */
-static void say_group(const struct report *r, const struct report_target *t, const struct result *x)
+static void say_group(struct report *r, const struct report_target *t, const struct result *x)
 {
 	for (size_t i = 0; x->group && i < x->group->n; i++) {
 		const struct result *other = &t->target->results[x->group->members[i]];
@@ -136,7 +114,7 @@ static void say_group(const struct report *r, const struct report_target *t, con
 	}
 }
 
-void report__preview(const struct report *r, const struct report_target *t)
+void report__preview(struct report *r, const struct report_target *t)
 {
 	if (!t->target) { /* the error names the process */
 		report__say(r, "Cannot look at %s\n", err__text(t->error));
@@ -148,7 +126,7 @@ void report__preview(const struct report *r, const struct report_target *t)
 		const struct result *x = &t->target->results[i];
 		if (x->outcome == OUTCOME_CURRENT)
 			continue;
-		FREE_CLEANUP char *name = name_of(t), *path = path_of(x), *module = new_module(x);
+		FREE_CLEANUP char *name = report__name(t), *path = path_of(x), *module = new_module(x);
 		report__say(r, "An LLU-capable library is newer for process %s pid %d.\n", name, t->pid);
 		report__say(r, "Library needs to be updated %s(_impl)\n", path);
 		report__say(r, "Validating new module %s\n", module);
@@ -162,12 +140,12 @@ void report__preview(const struct report *r, const struct report_target *t)
 	}
 }
 
-void report__begins_in(const struct report *r, unsigned seconds)
+void report__begins_in(struct report *r, unsigned seconds)
 {
 	report__say(r, "\nNon-interruptable live library update operation begins in\n%u seconds.\n", seconds);
 }
 
-void report__validating(const struct report *r, const struct report_target *t)
+void report__validating(struct report *r, const struct report_target *t)
 {
 	if (!t->target)
 		return;
@@ -176,14 +154,14 @@ void report__validating(const struct report *r, const struct report_target *t)
 		if (t->target->results[i].outcome == OUTCOME_PENDING)
 			report__say(r, "Validating new module %s\n", module);
 	}
-	FREE_CLEANUP char *name = name_of(t);
+	FREE_CLEANUP char *name = report__name(t);
 	if (target__pending(t->target))
 		report__say(r, "Adding the process %s pid %d to the list\n", name, t->pid);
 }
 
 /* ---- phases ---- */
 
-void report__try(const struct report *r, unsigned n)
+void report__try(struct report *r, unsigned n)
 {
 	report__say(r,
 		    "------------------------------------------------------------\n"
@@ -192,20 +170,31 @@ void report__try(const struct report *r, unsigned n)
 		    n);
 }
 
-void report__phase(const struct report *r, const char *phase, bool begin, unsigned n, const char *what, size_t count)
+void report__phase(struct report *r, const char *phase, bool begin, unsigned n, const char *what, size_t count)
 {
 	report__say(r, "======== %s PHASE %s ======== | try %u | %s:%zu\n", phase, begin ? "BEGIN" : "ENDED", n, what,
 		    count);
 }
 
-void report__try_end(const struct report *r, unsigned n, unsigned of, size_t left)
+void report__waits(struct report *r, size_t over, size_t of)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "%zu of %zu processes\r", over, of);
+	if (!r->out || isatty(STDERR_FILENO))
+		return;
+	fputc('.', r->out);
+	fflush(r->out);
+	r->dots = true;
+}
+
+void report__try_end(struct report *r, unsigned n, unsigned of, size_t left)
 {
 	report__say(r, "End of try %u/%u, number of processes to be retried %zu\n", n, of, left);
 }
 
 /* ---- details and final report ---- */
 
-static void details_of(const struct report *r, const struct report_target *t, const struct result *x)
+static void details_of(struct report *r, const struct report_target *t, const struct result *x)
 {
 	if (x->outcome != OUTCOME_SUCCESS || !x->plan) {
 		why_not(r, t, x);
@@ -213,7 +202,7 @@ static void details_of(const struct report *r, const struct report_target *t, co
 	}
 	FREE_CLEANUP char *from = elf_file__build_id(x->library->live);
 	FREE_CLEANUP char *to = elf_file__build_id(x->plan->next);
-	FREE_CLEANUP char *name = name_of(t), *path = path_of(x);
+	FREE_CLEANUP char *name = report__name(t), *path = path_of(x);
 	report__say(r, "Process %s pid %d: %s runs build %s (was %s)\n", name, t->pid, path, to, from);
 	report__say(r, "  frozen %.3f ms: %zu of %zu threads stopped, %zu left asleep; %.0f ms in all, %u %s\n",
 		    (double)x->frozen_ns / 1e6, x->threads.stopped, x->threads.threads, x->threads.asleep,
@@ -236,7 +225,7 @@ static void details_of(const struct report *r, const struct report_target *t, co
 		report__say(r, "  %s\n", x->plan->remarks.items[i]);
 }
 
-void report__details(const struct report *r, const struct report_target *t)
+void report__details(struct report *r, const struct report_target *t)
 {
 	if (!t->target)
 		return; /* said in the preview */
@@ -245,15 +234,13 @@ void report__details(const struct report *r, const struct report_target *t)
 			details_of(r, t, &t->target->results[i]);
 }
 
-void report__final(const struct report *r, const struct report_target *list, size_t n)
+void report__final(struct report *r, const struct record *list, size_t n)
 {
 	struct report_summary s = report__summarise(list, n);
 	report__say(r, "====================\n==== LLU Report ====\n");
-	for (size_t i = 0; i < n; i++) {
-		FREE_CLEANUP char *name = name_of(&list[i]);
-		if (report__concerns(&list[i]))
-			report__say(r, "%d %s %s\n", list[i].pid, name, report__state(&list[i]));
-	}
+	for (size_t i = 0; i < n; i++)
+		if (list[i].concerns)
+			report__say(r, "%d %s %s\n", list[i].pid, list[i].name, states[list[i].outcome]);
 	report__say(r, "==== LLU Report End ====\n");
 	report__say(r, "SUCCESS: %zu NOT UPDATED: %zu FAILURE: %zu\n", s.success, s.not_updated, s.failure);
 	report__say(r, "===============================================================\n"

@@ -9,22 +9,16 @@
 
 #include <stdio.h>
 
-#include "remap/update.h"
+#include "report/record.h"
 
 /* "COMMAND: subject: why" and, indented on its own line, what the user can do. */
 void report__error(FILE *to, const char *command, const struct err *e);
-
-/* One process of an operation: looked at, or why it could not be. */
-struct report_target {
-	pid_t pid;
-	struct target *target; /* NULL when it could not be opened */
-	struct err *error;     /* then: why */
-};
 
 /* Where the text of an operation goes; either may be NULL. */
 struct report {
 	FILE *out;
 	FILE *log;
+	bool dots; /* the last line of `out` is not at its end */
 };
 
 struct report_summary {
@@ -32,27 +26,30 @@ struct report_summary {
 	size_t to_do; /* preview: would be updated */
 };
 
-void report__say(const struct report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void report__say(struct report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What would be done for one process; nothing for one that is up to date. */
-void report__preview(const struct report *r, const struct report_target *t);
-void report__begins_in(const struct report *r, unsigned seconds);
-void report__validating(const struct report *r, const struct report_target *t);
-void report__try(const struct report *r, unsigned n);
-void report__phase(const struct report *r, const char *phase, bool begin, unsigned n, const char *what, size_t count);
-void report__try_end(const struct report *r, unsigned n, unsigned of, size_t left);
+void report__preview(struct report *r, const struct report_target *t);
+void report__begins_in(struct report *r, unsigned seconds);
+void report__validating(struct report *r, const struct report_target *t);
+void report__try(struct report *r, unsigned n);
+void report__phase(struct report *r, const char *phase, bool begin, unsigned n, const char *what, size_t count);
+/* Of so many processes so many are done: for somebody who waits, and not for the log. */
+void report__waits(struct report *r, size_t over, size_t of);
+void report__try_end(struct report *r, unsigned n, unsigned of, size_t left);
 /* Reasons, times and places of one process, each on its own lines. */
-void report__details(const struct report *r, const struct report_target *t);
-void report__final(const struct report *r, const struct report_target *list, size_t n);
+void report__details(struct report *r, const struct report_target *t);
+void report__final(struct report *r, const struct record *list, size_t n);
 
-struct report_summary report__summarise(const struct report_target *list, size_t n);
-/* The state of one process: "SUCCESS", "NOT UPDATED", "FAILURE"; for a preview that has not acted,
- * "TO UPDATE"; "CURRENT" when there is nothing to do. */
-const char *report__state(const struct report_target *t);
-/* Is there something to say about it in a report? */
-bool report__concerns(const struct report_target *t);
+struct report_summary report__summarise(const struct record *list, size_t n);
+/* The name of a process, printable; the caller frees it. */
+char *report__name(const struct report_target *t);
 
+/* The object of one process; the caller frees it. */
+char *report__process_json(const struct report_target *t);
+/* Of one that nothing is known of but what became of it. */
+char *report__lost_json(pid_t pid, const char *name, enum outcome outcome, const char *text, const char *hint);
 /* The document of a whole operation ("preview", "update"). */
-void report__json(FILE *to, const char *operation, const struct report_target *list, size_t n, int exit_code);
+void report__json(FILE *to, const char *operation, const struct record *list, size_t n, int exit_code);
 
 /* The plan alone (llusplit --check). */
 void report__plan(FILE *to, const struct plan *p);

@@ -1,0 +1,424 @@
+/* See crew.h. */
+#include "crew/crew.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "crew/channel.h"
+#include "crew/worker.h"
+#include "inject/clock.h"
+
+enum {
+	WORKERS_MAX = 16,
+	KEEPERS_MAX = 128, /* that try at the same time; most of them wait */
+	FRESH_MS = 200,    /* so long a keeper counts as one that has work for a processor */
+	TICK_MS = 1000,
+};
+
+enum step { STEP_LOOK, STEP_TRY, STEP_GIVE_UP };
+
+struct worker_process {
+	pid_t pid;   /* 0: there is none */
+	int control; /* the command's end */
+	bool busy;
+};
+
+struct crew {
+	job_list *jobs;
+	bool all;
+	struct work_options opt;
+	struct plan_options *plan;
+	int turns;
+	struct worker_process workers[WORKERS_MAX];
+	size_t n_workers; /* 0: the caller does the work */
+	enum step step;
+	size_t prepared; /* in this try */
+};
+
+/* ---- workers ---- */
+
+static size_t processors(void)
+{
+	cpu_set_t set;
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (size_t)CPU_COUNT(&set) : 1;
+}
+
+/* What a new process has of ours and must not keep: else nobody would see that the other end is gone. */
+static void close_channels(const struct crew *c)
+{
+	for (size_t i = 0; i < c->jobs->n; i++)
+		if (c->jobs->items[i].channel >= 0)
+			close(c->jobs->items[i].channel);
+	for (size_t i = 0; i < c->n_workers; i++)
+		if (c->workers[i].pid)
+			close(c->workers[i].control);
+}
+
+static bool start_worker(struct crew *c, struct worker_process *w)
+{
+	int ends[2];
+	pid_t self = getpid();
+	*w = (struct worker_process){0};
+	if (!channel__new(ends))
+		return false;
+	pid_t pid = fork();
+	if (pid == 0) {
+		close_channels(c);
+		close(ends[0]);
+		worker__run(ends[1], c->turns, self, &c->opt, c->plan);
+	}
+	close(ends[1]);
+	if (pid < 0) {
+		close(ends[0]);
+		return false;
+	}
+	*w = (struct worker_process){.pid = pid, .control = ends[0]};
+	return true;
+}
+
+/* How it ended, for people. The caller frees it. */
+static char *end_worker(struct worker_process *w)
+{
+	int status = 0;
+	close(w->control);
+	kill(w->pid, SIGKILL);
+	waitpid(w->pid, &status, 0);
+	w->pid = 0;
+	return WIFSIGNALED(status) ? xasprintf("was ended by signal %d", WTERMSIG(status))
+				   : xasprintf("ended with exit code %d", WEXITSTATUS(status));
+}
+
+/* ---- what comes back ---- */
+
+static void close_channel(struct job *j)
+{
+	if (j->channel >= 0)
+		close(j->channel);
+	j->channel = -1;
+}
+
+static void lose(struct crew *c, struct job *j)
+{
+	bool looked = c->step == STEP_LOOK;
+	FREE_CLEANUP char *name = xstrdup(j->record.name ? j->record.name : "-");
+	FREE_CLEANUP char *how = NULL;
+	if (j->state == JOB_AT_WORKER) {
+		struct worker_process *w = &c->workers[j->worker];
+		how = end_worker(w);
+		start_worker(c, w);
+	}
+	FREE_CLEANUP char *text =
+	    xasprintf("Process %s pid %d: llvupdate's own process that %s %s", name, j->pid,
+		      looked ? "looked at it" : "was at work on it", how ? how : "ended before its work was done");
+	record__free(&j->record);
+	record__make_lost(j->pid, name, looked ? OUTCOME_NOT_UPDATED : OUTCOME_FAILURE, text,
+			  looked ? "leave it out (-e)" : "run cllvupdate -u; it runs on, on the old code or the new",
+			  &j->record);
+	close_channel(j);
+	j->state = JOB_OVER;
+}
+
+static void free_worker(struct crew *c, const struct job *j)
+{
+	if (j->state == JOB_AT_WORKER)
+		c->workers[j->worker].busy = false;
+}
+
+static void take_record(struct crew *c, struct job *j, const uint8_t *bytes, size_t len)
+{
+	struct record r;
+	if (!record__decode(bytes, len, &r) || r.pid != j->pid) {
+		lose(c, j);
+		return;
+	}
+	free_worker(c, j);
+	record__free(&j->record);
+	j->record = r;
+	bool kept = j->state != JOB_AT_WORKER && r.pending;
+	j->state = JOB_OVER;
+	if (!kept)
+		close_channel(j);
+}
+
+static void hear(struct crew *c, struct job *j)
+{
+	enum message m;
+	uint8_t *bytes;
+	size_t len;
+	if (!channel__receive(j->channel, &m, &bytes, &len, NULL)) {
+		lose(c, j);
+		return;
+	}
+	if (m == MESSAGE_RECORD) {
+		take_record(c, j, bytes, len);
+	} else if (m == MESSAGE_KEPT && j->state == JOB_AT_WORKER) {
+		free_worker(c, j);
+		j->state = JOB_AT_KEEPER;
+		j->since = clock_ns();
+	} else if (m == MESSAGE_PREPARED) {
+		c->prepared++;
+		free_worker(c, j); /* what its worker says of it may come later */
+		j->state = JOB_PREPARED;
+	} else if (m == MESSAGE_NOTHING) {
+		free_worker(c, j);
+		j->nothing = true;
+		j->state = JOB_OVER;
+		close_channel(j);
+	}
+	free(bytes);
+}
+
+/* ---- handing out ---- */
+
+static bool is_tried(const struct job *j)
+{
+	return j->state == JOB_AT_KEEPER || j->state == JOB_PREPARED;
+}
+
+/* May one more process be tried? Those that have been at it for a while wait for something. */
+static bool any_room(const struct crew *c)
+{
+	size_t all = 0, fresh = 0;
+	uint64_t now = clock_ns();
+	for (size_t i = 0; i < c->jobs->n; i++) {
+		const struct job *j = &c->jobs->items[i];
+		all += is_tried(j);
+		fresh += is_tried(j) && now - j->since < FRESH_MS * 1000000ULL;
+	}
+	return all < KEEPERS_MAX && fresh < c->n_workers;
+}
+
+static struct worker_process *idle_worker(struct crew *c)
+{
+	for (size_t i = 0; i < c->n_workers; i++)
+		if (c->workers[i].pid && !c->workers[i].busy)
+			return &c->workers[i];
+	return NULL;
+}
+
+static bool any_worker(const struct crew *c)
+{
+	for (size_t i = 0; i < c->n_workers; i++)
+		if (c->workers[i].pid)
+			return true;
+	return false;
+}
+
+static void give_to_keeper(struct crew *c, struct job *j)
+{
+	j->state = JOB_AT_KEEPER;
+	j->since = clock_ns();
+	if (!channel__send(j->channel, c->step == STEP_TRY ? MESSAGE_TRY : MESSAGE_GIVE_UP, NULL, 0, -1))
+		lose(c, j);
+}
+
+static void give_to_worker(struct crew *c, struct job *j, struct worker_process *w)
+{
+	int ends[2];
+	enum message m = c->step == STEP_TRY ? MESSAGE_UPDATE : c->all ? MESSAGE_LOOK_ALL : MESSAGE_LOOK;
+	if (!channel__new(ends)) {
+		lose(c, j);
+		return;
+	}
+	w->busy = true;
+	j->worker = (size_t)(w - c->workers);
+	j->state = JOB_AT_WORKER;
+	j->channel = ends[0];
+	bool sent = channel__send(w->control, m, &j->pid, sizeof(j->pid), ends[1]);
+	close(ends[1]);
+	if (!sent)
+		lose(c, j);
+}
+
+static void hand_out(struct crew *c)
+{
+	for (size_t i = 0; i < c->jobs->n; i++) {
+		struct job *j = &c->jobs->items[i];
+		if (j->state != JOB_WAITS)
+			continue;
+		if (!any_worker(c)) {
+			lose(c, j);
+			continue;
+		}
+		struct worker_process *w = idle_worker(c);
+		if ((c->step != STEP_LOOK && !any_room(c)) || (j->channel < 0 && !w))
+			return;
+		if (j->channel >= 0)
+			give_to_keeper(c, j);
+		else
+			give_to_worker(c, j, w);
+	}
+}
+
+/* ---- a step ---- */
+
+/* Waits until somebody says something, or a while. */
+static void listen_to_all(struct crew *c)
+{
+	VEC(struct pollfd) fds = {0};
+	VEC(struct job *) whose = {0};
+	for (size_t i = 0; i < c->jobs->n; i++) {
+		struct job *j = &c->jobs->items[i];
+		if (j->state == JOB_WAITS || j->state == JOB_OVER)
+			continue;
+		vec__push(&fds, (struct pollfd){.fd = j->channel, .events = POLLIN});
+		vec__push(&whose, j);
+	}
+	int n = poll(fds.items, fds.n, FRESH_MS);
+	for (size_t i = 0; n > 0 && i < fds.n; i++)
+		if (fds.items[i].revents)
+			hear(c, whose.items[i]);
+	vec__free(&fds);
+	vec__free(&whose);
+}
+
+static size_t count_over(const struct crew *c, bool halfway)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < c->jobs->n; i++)
+		n += c->jobs->items[i].state == JOB_OVER || (halfway && c->jobs->items[i].state == JOB_PREPARED);
+	return n;
+}
+
+static void run_step(struct crew *c, const struct crew_watch *watch)
+{
+	uint64_t said = clock_ns();
+	bool halfway = false;
+	for (size_t over = count_over(c, false); over < c->jobs->n; over = count_over(c, false)) {
+		hand_out(c);
+		listen_to_all(c);
+		if (!halfway && count_over(c, true) == c->jobs->n) {
+			halfway = true;
+			if (watch && watch->prepared)
+				watch->prepared(watch->context, c->prepared);
+		}
+		if (clock_ns() - said < TICK_MS * 1000000ULL)
+			continue;
+		said = clock_ns();
+		if (watch && watch->waits)
+			watch->waits(watch->context, count_over(c, false), c->jobs->n);
+	}
+	if (!halfway && watch && watch->prepared)
+		watch->prepared(watch->context, c->prepared);
+}
+
+/* ---- the caller's own work ---- */
+
+struct telling {
+	const struct crew_watch *watch;
+	bool told;
+};
+
+static void tell_prepared(void *context)
+{
+	struct telling *t = context;
+	t->told = true;
+	if (t->watch && t->watch->prepared)
+		t->watch->prepared(t->watch->context, 1);
+}
+
+static void work_alone(struct crew *c, struct job *j, const struct crew_watch *watch)
+{
+	struct telling telling = {watch, false};
+	if (c->step == STEP_LOOK)
+		j->nothing = work__look(&c->opt, j->pid, c->all, &j->target);
+	else if (c->step == STEP_TRY)
+		work__try(&c->opt, &j->target, tell_prepared, &telling);
+	else
+		work__give_up(&j->target);
+	if (!telling.told && watch && watch->prepared)
+		watch->prepared(watch->context, 0);
+	record__free(&j->record);
+	if (!j->nothing)
+		record__make(&j->target, &j->record);
+	if (!j->record.pending)
+		work__end(&j->target);
+}
+
+/* ---- the steps ---- */
+
+struct crew *crew__new(job_list *jobs, bool all, const struct work_options *opt, struct plan_options *plan)
+{
+	struct crew *c = xcalloc(1, sizeof(*c));
+	c->jobs = jobs;
+	c->all = all;
+	c->opt = *opt;
+	c->plan = plan;
+	c->turns = -1;
+	for (size_t i = 0; i < jobs->n; i++)
+		jobs->items[i].channel = -1;
+	c->opt.alone = jobs->n <= 1;
+	if (c->opt.alone)
+		return c;
+	size_t n = processors();
+	c->turns = turns__create();
+	c->n_workers = n < WORKERS_MAX ? n : WORKERS_MAX;
+	for (size_t i = 0; i < c->n_workers; i++)
+		start_worker(c, &c->workers[i]);
+	return c;
+}
+
+void crew__look(struct crew *c, const struct crew_watch *watch)
+{
+	c->step = STEP_LOOK;
+	for (size_t i = 0; i < c->jobs->n; i++) {
+		c->jobs->items[i].state = JOB_WAITS;
+		if (c->opt.alone)
+			work_alone(c, &c->jobs->items[i], watch);
+	}
+	if (!c->opt.alone)
+		run_step(c, watch);
+}
+
+static void step_of_pending(struct crew *c, const struct crew_watch *watch)
+{
+	c->prepared = 0;
+	for (size_t i = 0; i < c->jobs->n; i++) {
+		struct job *j = &c->jobs->items[i];
+		j->state = j->record.pending ? JOB_WAITS : JOB_OVER;
+		if (j->record.pending && c->opt.alone)
+			work_alone(c, j, watch);
+	}
+	if (!c->opt.alone)
+		run_step(c, watch);
+}
+
+void crew__try(struct crew *c, const struct crew_watch *watch)
+{
+	c->step = STEP_TRY;
+	step_of_pending(c, watch);
+}
+
+void crew__give_up(struct crew *c)
+{
+	c->step = STEP_GIVE_UP;
+	step_of_pending(c, NULL);
+}
+
+void crew__free(struct crew *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < c->jobs->n; i++) {
+		close_channel(&c->jobs->items[i]);
+		work__end(&c->jobs->items[i].target);
+	}
+	for (size_t i = 0; i < c->n_workers; i++)
+		if (c->workers[i].pid)
+			free(end_worker(&c->workers[i]));
+	if (c->turns >= 0)
+		close(c->turns);
+	free(c);
+}
+
+void job_list__free(job_list *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		record__free(&l->items[i].record);
+	vec__free(l);
+}

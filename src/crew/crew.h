@@ -1,0 +1,54 @@
+/* An operation on many processes, side by side: each is looked at, tried, and tried again. One that is stuck, or ends
+ * the process of ours that is at work on it, delays nobody else.
+ *
+ *     crew__new()       with one process to look at, the caller does the work itself; else workers do (worker.h)
+ *     crew__look()      each job gets a record
+ *     crew__try()       one try of all that are pending; so often as is wished
+ *     crew__give_up()   what is pending still is NOT UPDATED
+ *     crew__free()
+ */
+#ifndef LLU_CREW_CREW_H
+#define LLU_CREW_CREW_H
+
+#include "crew/work.h"
+
+struct job {
+	pid_t pid;
+	struct record record; /* as of the last step */
+	bool nothing;         /* nothing is to be said of it; then there is no record */
+	int channel;          /* of who has it; -1: nobody */
+	enum {
+		JOB_WAITS,     /* for its turn */
+		JOB_AT_WORKER, /* a worker looks at it */
+		JOB_AT_KEEPER, /* it is tried */
+		JOB_PREPARED,  /* the first half of that is over */
+		JOB_OVER,      /* with this step */
+	} state;
+	size_t worker;               /* JOB_AT_WORKER: which */
+	uint64_t since;              /* when it got there, as of clock.h */
+	struct report_target target; /* where the caller does the work itself */
+};
+
+typedef VEC(struct job) job_list;
+
+/* Who wants to know how it goes; each may be NULL. */
+struct crew_watch {
+	void (*prepared)(void *context, size_t pending);      /* all of the first half is over */
+	void (*waits)(void *context, size_t over, size_t of); /* about once a second, while there is more to come */
+	void *context;
+};
+
+struct crew;
+
+/* `all`: the jobs are all processes there are, and nobody asked for one by its PID. Borrows `jobs`, whose PIDs are set
+ * and nothing else, and the options. */
+struct crew *crew__new(job_list *jobs, bool all, const struct work_options *opt, struct plan_options *plan);
+/* Workers end; the records stay, and are the caller's to release, by job_list__free(). */
+void crew__free(struct crew *c);
+void job_list__free(job_list *l);
+
+void crew__look(struct crew *c, const struct crew_watch *watch);
+void crew__try(struct crew *c, const struct crew_watch *watch);
+void crew__give_up(struct crew *c);
+
+#endif

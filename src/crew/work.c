@@ -1,0 +1,72 @@
+/* See work.h. */
+#include "crew/work.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/watchdog.h"
+
+/* What nobody waits for any longer: looking at one process and planning for it; one phase of a try, which may wait for
+ * its threads a few times for each library. */
+enum { LOOK_MAX_S = 600, PHASE_TIMEOUTS = 5, PHASE_MAX_S = 120 };
+
+static struct watchdog *watch(const struct work_options *opt, pid_t pid, const char *what, unsigned seconds, int code)
+{
+	FREE_CLEANUP char *words = xasprintf("llvupdate: pid %d: %s takes more than %u seconds: given up%s", pid, what,
+					     seconds, opt->alone ? "" : "; the others are gone on with");
+	return watchdog__start(seconds, words, code);
+}
+
+static bool says_nothing(pid_t pid, const struct err *e)
+{
+	struct process *p = NULL;
+	struct stat st;
+	FREE_CLEANUP char *path = xasprintf("/proc/%d", pid);
+	ERR_CLEANUP struct err *opened = process__open(pid, &p);
+	process__close(p);
+	if (opened || err__kind(e) == ERR_GONE)
+		return true;
+	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
+}
+
+bool work__look(const struct work_options *opt, pid_t pid, bool all, struct report_target *out)
+{
+	*out = (struct report_target){.pid = pid};
+	struct watchdog *w = watch(opt, pid, "looking at it", LOOK_MAX_S, WORK_LOOK_TOO_LONG);
+	out->error = target__open(pid, opt->plan, &out->target);
+	watchdog__call_off(w);
+	return all && out->error && says_nothing(pid, out->error);
+}
+
+static void phase(const struct work_options *opt, struct target *t,
+		  void (*step)(struct target *, const struct update_options *))
+{
+	unsigned waits = PHASE_TIMEOUTS * (unsigned)(1 + t->libraries.n);
+	struct watchdog *w =
+	    watch(opt, t->pid, "updating it", PHASE_MAX_S + waits * opt->update.timeout_s, WORK_TRY_TOO_LONG);
+	step(t, &opt->update);
+	watchdog__call_off(w);
+}
+
+void work__try(const struct work_options *opt, struct report_target *t, void (*prepared)(void *context), void *context)
+{
+	if (t->target && target__pending(t->target))
+		phase(opt, t->target, target__prepare);
+	if (prepared && t->target && target__pending(t->target))
+		prepared(context);
+	if (t->target && target__pending(t->target))
+		phase(opt, t->target, target__commit);
+}
+
+void work__give_up(struct report_target *t)
+{
+	if (t->target)
+		target__give_up(t->target);
+}
+
+void work__end(struct report_target *t)
+{
+	target__close(t->target);
+	err__free(t->error);
+	*t = (struct report_target){0};
+}
