@@ -18,6 +18,7 @@ enum {
 	KEEPERS_MAX = 128, /* that try at the same time; most of them wait */
 	FRESH_MS = 200,    /* so long a keeper counts as one that has work for a processor */
 	TICK_MS = 1000,
+	REPLACED_MAX = 64, /* workers that died without work */
 };
 
 enum step { STEP_LOOK, STEP_TRY, STEP_GIVE_UP };
@@ -38,6 +39,7 @@ struct crew {
 	size_t n_workers; /* 0: the caller does the work */
 	enum step step;
 	size_t prepared; /* in this try */
+	unsigned replaced;
 };
 
 /* ---- workers ---- */
@@ -231,8 +233,17 @@ static void give_to_worker(struct crew *c, struct job *j, struct worker_process 
 	j->channel = ends[0];
 	bool sent = channel__send(w->control, m, &j->pid, sizeof(j->pid), ends[1]);
 	close(ends[1]);
-	if (!sent)
+	if (sent)
+		return;
+	if (c->replaced++ >= REPLACED_MAX) {
 		lose(c, j);
+		return;
+	}
+	/* it died while it had nothing to do: another one takes the job */
+	close_channel(j);
+	j->state = JOB_WAITS;
+	free(end_worker(w));
+	start_worker(c, w);
 }
 
 static void hand_out(struct crew *c)

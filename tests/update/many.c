@@ -1,0 +1,173 @@
+/* Many processes at once: one that is stuck, or ends the process of ours that is at work on it, is a matter of its own.
+ */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "scene.h"
+
+enum { MANY = 6, WAIT_S = 60 };
+
+TestSuite(many, .fini = support__teardown, .timeout = 200);
+
+struct many {
+	struct scene scene;
+	struct target *targets[MANY]; /* the first of them stays in what changes, until it is told to leave */
+	const char *pids;
+};
+
+static struct many begin(void)
+{
+	struct many m = {.scene = scene__prepare("libdrive.so.1", fixture_library("v1", "libdrive.so.1"), BY_RENAME)};
+	m.pids = "";
+	for (int i = 0; i < MANY; i++) {
+		scene__start(&m.scene, (const char *const[]){FIXTURE_DIR "/drive_driver", NULL});
+		m.targets[i] = m.scene.target;
+		m.pids = path_of("%s %d", m.pids, target__pid(m.targets[i]));
+	}
+	target__ask(m.targets[0], "block", "blocked");
+	scene__install(&m.scene, "v2");
+	return m;
+}
+
+static const char *log_of(const struct many *m)
+{
+	return path_of("%s/log", m->scene.dir);
+}
+
+static pid_t start(const struct many *m, const char *seconds)
+{
+	return command__start((const char *const[]){COMMAND_DIR "/llvupdate", "-p", m->pids, "-n", "1", "-t", seconds,
+						    "-l", log_of(m), NULL});
+}
+
+/* Until all but the first run the new code. */
+static void await_others(const struct many *m)
+{
+	int64_t end = support__now_ms() + (int64_t)WAIT_S * 1000;
+	for (int i = 1; i < MANY; i++)
+		while (target__round(m->targets[i]) != 2)
+			cr_assert(support__now_ms() < end, "not updated while another one is stuck");
+}
+
+static char *read_log(const struct many *m)
+{
+	char *text = calloc(1, 1 << 16);
+	FILE *f = fopen(log_of(m), "r");
+	cr_assert(f && fread(text, 1, (1 << 16) - 1, f) > 0);
+	fclose(f);
+	return text;
+}
+
+static void expect_state(const struct many *m, const char *log, int i, const char *state)
+{
+	char *is = report_state(log, target__pid(m->targets[i]));
+	cr_expect_str_eq(is, state, "process %d is '%s':\n%s", i, is, log);
+	free(is);
+}
+
+static void finish(struct many *m)
+{
+	for (int i = 0; i < MANY; i++)
+		free(target__finish(m->targets[i]));
+}
+
+Test(many, one_that_is_stuck_holds_up_nobody)
+{
+	struct many m = begin();
+	int code;
+	pid_t tool = start(&m, "250");
+	await_others(&m);
+	cr_assert(!command__ended(tool, &code), "it has not waited for the one that is stuck");
+	target__ask(m.targets[0], "unblock", "unblocked");
+	cr_assert_eq(command__wait(tool, WAIT_S), 0);
+	char *log = read_log(&m);
+	for (int i = 0; i < MANY; i++)
+		expect_state(&m, log, i, "SUCCESS");
+	cr_expect(text__has(log, "tonotify:6\n.*suspended:6\n.*updated:6\n"), "%s", log);
+	free(log);
+	target__rounds(m.targets[0], 1, 2);
+	finish(&m);
+}
+
+/* In the order in which they were asked for, whoever came first. */
+Test(many, the_stuck_one_is_named)
+{
+	struct many m = begin();
+	pid_t tool = start(&m, "3");
+	cr_assert_eq(command__wait(tool, WAIT_S), 3);
+	char *log = read_log(&m);
+	expect_state(&m, log, 0, "NOT UPDATED");
+	for (int i = 1; i < MANY; i++)
+		expect_state(&m, log, i, "SUCCESS");
+	cr_expect(text__has(log, path_of("%d drive_driver NOT UPDATED\n%d drive_driver SUCCESS\n",
+					 target__pid(m.targets[0]), target__pid(m.targets[1]))),
+		  "%s", log);
+	cr_expect(text__has(log, "called from drive_block \\(changed in the new build"), "%s", log);
+	free(log);
+	target__ask(m.targets[0], "unblock", "unblocked");
+	finish(&m);
+}
+
+/* Everything that this process has made, its children's children first. */
+static void kill_descendants(pid_t pid)
+{
+	char path[64];
+	int child;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	FILE *f = fopen(path, "r");
+	while (f && fscanf(f, "%d", &child) == 1) {
+		kill_descendants(child);
+		kill(child, SIGKILL);
+	}
+	if (f)
+		fclose(f);
+}
+
+/* The processes of ours that do the work. */
+Test(many, who_does_the_work_is_killed)
+{
+	struct many m = begin();
+	pid_t tool = start(&m, "250");
+	await_others(&m);
+	kill_descendants(tool);
+	cr_assert_eq(command__wait(tool, WAIT_S), 4);
+	char *log = read_log(&m);
+	expect_state(&m, log, 0, "FAILURE");
+	cr_expect(text__has(log, "llvupdate's own process that was at work on it ended"), "%s", log);
+	cr_expect(text__has(log, "run cllvupdate -u"), "%s", log);
+	free(log);
+	struct result r = command__run((const char *const[]){COMMAND_DIR "/cllvupdate", "-u", NULL}, WAIT_S);
+	cr_expect_eq(r.exit_code, 0, "%s%s", r.out, r.err);
+	result__free(&r);
+	target__ask(m.targets[0], "unblock", "unblocked");
+	target__rounds(m.targets[0], 1, 1);
+	m.scene.target = m.targets[0];
+	scene__update(&m.scene);
+	target__rounds(m.targets[0], 1, 2);
+	finish(&m);
+}
+
+/* Whoever kills the command has killed all of it: the process may be updated by another one at once. */
+Test(many, the_command_is_killed)
+{
+	struct many m = begin();
+	pid_t tool = start(&m, "250");
+	await_others(&m);
+	cr_assert_eq(kill(tool, SIGKILL), 0);
+	cr_assert_eq(command__wait(tool, WAIT_S), -SIGKILL);
+	target__ask(m.targets[0], "unblock", "unblocked");
+	struct result r;
+	int64_t end = support__now_ms() + (int64_t)WAIT_S * 1000;
+	do { /* busy for as long as the last one of its processes is dying */
+		r = command__run((const char *const[]){COMMAND_DIR "/cllvupdate", "-u", NULL}, WAIT_S);
+		cr_assert(r.exit_code == 0 || (r.exit_code == 5 && support__now_ms() < end), "%s%s", r.out, r.err);
+		result__free(&r);
+	} while (r.exit_code != 0);
+	m.scene.target = m.targets[0];
+	scene__update(&m.scene);
+	target__rounds(m.targets[0], 1, 2);
+	finish(&m);
+}
