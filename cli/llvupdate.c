@@ -12,6 +12,7 @@
 
 #include "base/trusted.h"
 #include "base/watchdog.h"
+#include "config/lvupdate_data.h"
 #include "remap/update.h"
 #include "report/report.h"
 
@@ -34,6 +35,7 @@ typedef VEC(struct report_target) target_list;
 
 struct options {
 	bool preview, all, json, strict, require_proof, split_only;
+	bool upgraded; /* nobody sits in front of it */
 	pid_list pids, except;
 	unsigned tries, timeout_s;
 	int delay_s; /* -1: not said */
@@ -44,6 +46,7 @@ struct options {
 static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "       llvupdate -p 'PID PID...' [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
 			    "       llvupdate -a [-e 'PID PID...'] [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
+			    "       llvupdate --upgraded\n"
 			    "\n"
 			    "Brings the new code of updated libraries into running processes.\n"
 			    "  -P, --preview        say which processes run old code; change nothing\n"
@@ -60,6 +63,7 @@ static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "      --overrule FILE  pairs of builds whose layout the administrator answers for\n"
 			    "                       (" OVERRULE_FILE ")\n"
 			    "      --json           one JSON document instead of text\n"
+			    "      --upgraded       for hooks: -a or -P, as lvupdate.data(5) says\n"
 			    "      --help, --version\n"
 			    "Exit: 0 all updated (preview: something to do), 1 nothing to do, 2 usage,\n"
 			    "      3 some not updated, 4 some failed, 5 not permitted or busy.\n";
@@ -96,10 +100,29 @@ static int wrong(const char *what)
 	return EXIT_USAGE;
 }
 
+/* What lvupdate.data wants done when libraries may have been upgraded. -1: go on; else the exit code. */
+static int decide_upgraded(struct options *o)
+{
+	struct lvupdate_data data;
+	ERR_CLEANUP struct err *e = lvupdate_data__read(LVUPDATE_DATA, &data);
+	if (e) {
+		report__error(stderr, "llvupdate", e);
+		return EXIT_USAGE;
+	}
+	o->upgraded = true;
+	o->all = data.llu;
+	o->preview = !data.llu;
+	o->tries = data.retries;
+	o->timeout_s = data.timeout_s;
+	o->delay_s = 0;
+	return -1;
+}
+
 /* -1: go on; else the exit code. */
 static int parse(int argc, char **argv, struct options *o)
 {
 	enum { OPT_DELAY = 256, OPT_STRICT, OPT_SPLIT_ONLY, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_UPGRADED = OPT_VERSION + 1 };
 	static const struct option long_options[] = {
 	    {"preview", no_argument, NULL, 'P'},
 	    {"pids", required_argument, NULL, 'p'},
@@ -114,6 +137,7 @@ static int parse(int argc, char **argv, struct options *o)
 	    {"require-proof", no_argument, NULL, OPT_PROOF},
 	    {"overrule", required_argument, NULL, OPT_OVERRULE},
 	    {"json", no_argument, NULL, OPT_JSON},
+	    {"upgraded", no_argument, NULL, OPT_UPGRADED},
 	    {"help", no_argument, NULL, OPT_HELP},
 	    {"version", no_argument, NULL, OPT_VERSION},
 	    {NULL, 0, NULL, 0},
@@ -170,6 +194,8 @@ static int parse(int argc, char **argv, struct options *o)
 		case OPT_JSON:
 			o->json = true;
 			break;
+		case OPT_UPGRADED:
+			return argc == 2 ? decide_upgraded(o) : wrong("--upgraded goes with nothing else");
 		case OPT_HELP:
 			fputs(usage, stdout);
 			return 0;
@@ -310,6 +336,14 @@ static bool any_concern(const target_list *l)
 	return false;
 }
 
+static bool any_outdated(const target_list *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].target && target__outdated(l->items[i].target))
+			return true;
+	return false;
+}
+
 static size_t count_outcome(const target_list *l, enum outcome o)
 {
 	size_t n = 0;
@@ -412,8 +446,9 @@ static int run(const struct options *o)
 	if (o->pids.n == 0)
 		add_all(&list, &o->except, &opt);
 
-	struct report r = {.out = o->json ? NULL : stdout};
-	if (!o->preview || o->log)
+	bool quiet = o->upgraded && o->preview && !any_outdated(&list);
+	struct report r = {.out = o->json || quiet ? NULL : stdout};
+	if ((!o->preview && (!o->upgraded || count_pending(&list))) || o->log)
 		r.log = open_log(o->log);
 	report__say(&r, "llvupdate preview\n");
 	for (size_t i = 0; i < list.n; i++)
@@ -422,7 +457,9 @@ static int run(const struct options *o)
 		report__say(&r, "No process requires a Live library Update operation.\n");
 	else if (!o->preview)
 		update(&r, &list, o);
-	int code = exit_code(&list, o->preview);
+	if (o->upgraded && o->preview && count_pending(&list))
+		report__say(&r, "run: llvupdate -a\n");
+	int code = o->upgraded ? EXIT_DONE : exit_code(&list, o->preview);
 	if (o->json)
 		report__json(stdout, o->preview ? "preview" : "update", list.items, list.n, code);
 	for (size_t i = 0; i < list.n; i++) {
