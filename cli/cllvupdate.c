@@ -11,7 +11,8 @@ static const char usage[] = "usage: cllvupdate -u\n"
 			    "Finishes or takes back what an interrupted llvupdate has left in processes.\n"
 			    "  -u, --update         clean up after live updates\n"
 			    "      --help, --version\n"
-			    "Exit: 0 done, or no clean up was required, 2 usage, 4 something could not be cleaned up,\n"
+			    "Exit: 0 done, or no clean up was required, 2 usage,\n"
+			    "      4 something could not be cleaned up,\n"
 			    "      5 not permitted, or an operation is under way.\n";
 
 static int report_error(struct err *e)

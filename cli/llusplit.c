@@ -113,22 +113,22 @@ static struct err *check(const char *old_path, const char *new_path, const struc
 	return NULL;
 }
 
-static const char usage[] =
-    "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
-    "       llusplit --check OLD.so NEW.so [--unprepared] [--require-proof] [--overrule FILE] [--json]\n"
-    "\n"
-    "Makes an LLU-capable library OUT.so from any finished shared library IN.so,\n"
-    "or says whether NEW.so can take over from OLD.so in a running process.\n"
-    "  -o, --output FILE   where to write it\n"
-    "      --like OLD.so   keep the slot order of an earlier split library\n"
-    "      --check         plan the update alone; both files split or plain\n"
-    "      --unprepared    in a process that loaded OLD.so as it is\n"
-    "      --require-proof only debug information will do for the layout\n"
-    "      --overrule FILE pairs of builds whose layout the administrator answers for\n"
-    "                      (" OVERRULE_FILE ")\n"
-    "      --json          print the plan as JSON\n"
-    "      --help, --version\n"
-    "Exit: 0 done or fit, 2 usage, 3 refused, 4 unreadable.\n";
+static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
+			    "       llusplit --check OLD.so NEW.so [--unprepared] [--require-proof]\n"
+			    "                [--overrule FILE] [--json]\n"
+			    "\n"
+			    "Makes an LLU-capable library OUT.so from any finished shared library IN.so,\n"
+			    "or says whether NEW.so can take over from OLD.so in a running process.\n"
+			    "  -o, --output FILE   where to write it\n"
+			    "      --like OLD.so   keep the slot order of an earlier split library\n"
+			    "      --check         plan the update alone; both files split or plain\n"
+			    "      --unprepared    in a process that loaded OLD.so as it is\n"
+			    "      --require-proof only debug information will do for the layout\n"
+			    "      --overrule FILE pairs of builds that the administrator answers for\n"
+			    "                      (" OVERRULE_FILE ")\n"
+			    "      --json          print the plan as JSON\n"
+			    "      --help, --version\n"
+			    "Exit: 0 done or fit, 2 usage, 3 refused, 4 unreadable.\n";
 
 int main(int argc, char **argv)
 {

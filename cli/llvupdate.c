@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/trusted.h"
+#include "config/lvupdate_data.h"
 #include "crew/crew.h"
 #include "report/report.h"
 
@@ -30,6 +31,7 @@ typedef VEC(struct record) record_list;
 
 struct options {
 	bool preview, all, json, strict, require_proof, split_only;
+	bool upgraded; /* nobody sits in front of it */
 	pid_list pids, except;
 	unsigned tries, timeout_s;
 	int delay_s; /* -1: not said */
@@ -40,6 +42,7 @@ struct options {
 static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "       llvupdate -p 'PID PID...' [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
 			    "       llvupdate -a [-e 'PID PID...'] [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
+			    "       llvupdate --upgraded\n"
 			    "\n"
 			    "Brings the new code of updated libraries into running processes.\n"
 			    "  -P, --preview        say which processes run old code; change nothing\n"
@@ -47,15 +50,16 @@ static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "  -a, --all            update all processes\n"
 			    "  -e, --except PIDS    with -a: but not these\n"
 			    "  -n, --retries N      how often to try, 1 to 10 (3)\n"
-			    "  -t, --timeout S      seconds for a process to reach an updatable state, up to 300 (30)\n"
+			    "  -t, --timeout S      seconds to wait for an updatable state, 1 to 300 (30)\n"
 			    "  -l, --log FILE       log file (/var/log/liveupdate/llvupdlog)\n"
 			    "      --delay S        count-down before it begins (10 on a terminal, else 0)\n"
 			    "      --strict         stop sleeping threads too\n"
 			    "      --split-only     leave processes alone that were not prepared by llusplit\n"
 			    "      --require-proof  only debug information will do for the layout of objects\n"
-			    "      --overrule FILE  pairs of builds whose layout the administrator answers for\n"
+			    "      --overrule FILE  pairs of builds that the administrator answers for\n"
 			    "                       (" OVERRULE_FILE ")\n"
 			    "      --json           one JSON document instead of text\n"
+			    "      --upgraded       for hooks: -a or -P, as lvupdate.data(5) says\n"
 			    "      --help, --version\n"
 			    "Exit: 0 all updated (preview: something to do), 1 nothing to do, 2 usage,\n"
 			    "      3 some not updated, 4 some failed, 5 not permitted or busy.\n";
@@ -92,10 +96,29 @@ static int wrong(const char *what)
 	return EXIT_USAGE;
 }
 
+/* What lvupdate.data wants done when libraries may have been upgraded. -1: go on; else the exit code. */
+static int decide_upgraded(struct options *o)
+{
+	struct lvupdate_data data;
+	ERR_CLEANUP struct err *e = lvupdate_data__read(LVUPDATE_DATA, &data);
+	if (e) {
+		report__error(stderr, "llvupdate", e);
+		return EXIT_USAGE;
+	}
+	o->upgraded = true;
+	o->all = data.llu;
+	o->preview = !data.llu;
+	o->tries = data.retries;
+	o->timeout_s = data.timeout_s;
+	o->delay_s = 0;
+	return -1;
+}
+
 /* -1: go on; else the exit code. */
 static int parse(int argc, char **argv, struct options *o)
 {
 	enum { OPT_DELAY = 256, OPT_STRICT, OPT_SPLIT_ONLY, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
+	enum { OPT_UPGRADED = OPT_VERSION + 1 };
 	static const struct option long_options[] = {
 	    {"preview", no_argument, NULL, 'P'},
 	    {"pids", required_argument, NULL, 'p'},
@@ -110,6 +133,7 @@ static int parse(int argc, char **argv, struct options *o)
 	    {"require-proof", no_argument, NULL, OPT_PROOF},
 	    {"overrule", required_argument, NULL, OPT_OVERRULE},
 	    {"json", no_argument, NULL, OPT_JSON},
+	    {"upgraded", no_argument, NULL, OPT_UPGRADED},
 	    {"help", no_argument, NULL, OPT_HELP},
 	    {"version", no_argument, NULL, OPT_VERSION},
 	    {NULL, 0, NULL, 0},
@@ -166,6 +190,8 @@ static int parse(int argc, char **argv, struct options *o)
 		case OPT_JSON:
 			o->json = true;
 			break;
+		case OPT_UPGRADED:
+			return argc == 2 ? decide_upgraded(o) : wrong("--upgraded goes with nothing else");
 		case OPT_HELP:
 			fputs(usage, stdout);
 			return 0;
@@ -278,6 +304,14 @@ static bool any_concern(const record_list *l)
 	return false;
 }
 
+static bool any_outdated(const record_list *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].concerns && !l->items[i].unknown)
+			return true;
+	return false;
+}
+
 /* ---- the operation ---- */
 
 struct operation {
@@ -364,9 +398,20 @@ static void look(struct operation *x)
 	const struct crew_watch watch = {.waits = say_waits, .context = x};
 	crew__look(x->crew, &watch);
 	list_records(&x->jobs, &x->records);
+}
+
+/* What was looked at is said, and done. */
+static void operate(struct operation *x, const struct options *o)
+{
 	report__say(&x->r, "llvupdate preview\n");
 	for (size_t i = 0; i < x->records.n; i++)
 		report__say(&x->r, "%s", x->records.items[i].preview);
+	if (!any_concern(&x->records))
+		report__say(&x->r, "No process requires a Live library Update operation.\n");
+	else if (!o->preview)
+		update(x, o);
+	if (o->upgraded && o->preview && count_pending(&x->records))
+		report__say(&x->r, "run: llvupdate -a\n");
 }
 
 static int run(const struct options *o)
@@ -382,16 +427,15 @@ static int run(const struct options *o)
 	if (o->pids.n == 0)
 		add_all(&x.jobs, &o->except);
 
-	x.r.out = o->json ? NULL : stdout;
-	if (!o->preview || o->log)
-		x.r.log = open_log(o->log);
+	x.r.out = o->json || o->upgraded ? NULL : stdout;
 	x.crew = crew__new(&x.jobs, o->pids.n == 0, &work, &plan);
 	look(&x);
-	if (!any_concern(&x.records))
-		report__say(&x.r, "No process requires a Live library Update operation.\n");
-	else if (!o->preview)
-		update(&x, o);
-	int code = exit_code(&x.records, o->preview);
+	if (o->upgraded && (!o->preview || any_outdated(&x.records)))
+		x.r.out = stdout;
+	if ((!o->preview && (!o->upgraded || count_pending(&x.records))) || o->log)
+		x.r.log = open_log(o->log);
+	operate(&x, o);
+	int code = o->upgraded ? EXIT_DONE : exit_code(&x.records, o->preview);
 	if (o->json)
 		report__json(stdout, o->preview ? "preview" : "update", x.records.items, x.records.n, code);
 	crew__free(x.crew);

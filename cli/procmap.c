@@ -10,16 +10,15 @@
 
 enum { EXIT_SHOWN = 0, EXIT_NONE = 1, EXIT_USAGE = 2, EXIT_UNREADABLE = 4, EXIT_NOT_PERMITTED = 5 };
 
-static const char usage[] =
-    "usage: procmap PID\n"
-    "       procmap --gdb PID\n"
-    "\n"
-    "Shows the address space of a process: of each LLU-capable library its Implementation,\n"
-    "its data and its VAPI, then all other mappings.\n"
-    "      --gdb    commands for gdb instead, so that it finds names and frames in updated code\n"
-    "      --help, --version\n"
-    "Exit: 0 shown, 1 no LLU-capable library in it, 2 usage, 4 it cannot be read,\n"
-    "      5 not permitted.\n";
+static const char usage[] = "usage: procmap PID\n"
+			    "       procmap --gdb PID\n"
+			    "\n"
+			    "Shows the address space of a process: of each LLU-capable library its\n"
+			    "Implementation, its data and its VAPI, then all other mappings.\n"
+			    "      --gdb    commands for gdb instead, so that it knows updated code\n"
+			    "      --help, --version\n"
+			    "Exit: 0 shown, 1 no LLU-capable library in it, 2 usage, 4 it cannot be read,\n"
+			    "      5 not permitted.\n";
 
 static struct err *show(pid_t pid, bool gdb, bool *any)
 {

@@ -40,6 +40,7 @@ void record__make(const struct report_target *t, struct record *out)
 	bool pending = t->target && target__pending(t->target);
 	*out = (struct record){.pid = t->pid,
 			       .outcome = t->target ? target__outcome(t->target) : OUTCOME_NOT_UPDATED,
+			       .unknown = !t->target,
 			       .concerns = !t->target || target__outdated(t->target),
 			       .pending = pending,
 			       .not_permitted = is_not_permitted(t),
@@ -56,6 +57,7 @@ void record__make_lost(pid_t pid, const char *name, enum outcome outcome, const 
 	FREE_CLEANUP char *said = xasprintf("%s%s%s\n", text, hint ? "\n  " : "", hint ? hint : "");
 	*out = (struct record){.pid = pid,
 			       .outcome = outcome,
+			       .unknown = true,
 			       .concerns = true,
 			       .name = xstrdup(name),
 			       .preview = xstrdup(said),
@@ -79,7 +81,7 @@ void record__free(struct record *r)
 struct head {
 	int32_t pid;
 	uint32_t outcome;
-	uint8_t concerns, pending, not_permitted;
+	uint8_t unknown, concerns, pending, not_permitted;
 };
 
 enum { TEXTS = 5 };
@@ -89,6 +91,7 @@ void record__encode(const struct record *r, record_bytes *out)
 {
 	const struct head h = {.pid = r->pid,
 			       .outcome = r->outcome,
+			       .unknown = r->unknown,
 			       .concerns = r->concerns,
 			       .pending = r->pending,
 			       .not_permitted = r->not_permitted};
@@ -121,6 +124,7 @@ bool record__decode(const uint8_t *bytes, size_t len, struct record *out)
 	}
 	*out = (struct record){.pid = h.pid,
 			       .outcome = h.outcome,
+			       .unknown = h.unknown,
 			       .concerns = h.concerns,
 			       .pending = h.pending,
 			       .not_permitted = h.not_permitted,

@@ -21,6 +21,7 @@ struct report_target {
 struct record {
 	pid_t pid;
 	enum outcome outcome;
+	bool unknown;       /* it could not be looked at */
 	bool concerns;      /* there is something to say about it in a report */
 	bool pending;       /* there is something to be tried */
 	bool not_permitted; /* a reason is that the caller may not, or that somebody else is at it */

@@ -285,6 +285,8 @@ Test(output, usage)
 					     {"-t", "0", NULL},
 					     {"-P", "-a", NULL},
 					     {"-e", "1", NULL},
+					     {"--upgraded", "-P", NULL},
+					     {"-a", "--upgraded", NULL},
 					     {"--no-such-option", NULL}};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
