@@ -192,14 +192,15 @@ static int parse(int argc, char **argv, struct options *o)
 
 /* ---- the log ---- */
 
-static char *default_log(void)
+/* A file in the folder of logs. */
+static char *default_log(const char *name)
 {
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 	if (geteuid() == 0)
-		return xstrdup("/var/log/liveupdate/llvupdlog");
+		return xasprintf("/var/log/liveupdate/%s", name);
 	if (state && *state == '/')
-		return xasprintf("%s/liveupdate/llvupdlog", state);
-	return xasprintf("%s/.local/state/liveupdate/llvupdlog", home ? home : "");
+		return xasprintf("%s/liveupdate/%s", state, name);
+	return xasprintf("%s/.local/state/liveupdate/%s", home ? home : "", name);
 }
 
 static void make_folders_of(const char *path)
@@ -216,7 +217,7 @@ static void make_folders_of(const char *path)
 /* Opens a new log; the former one is kept under a name with its date and time. */
 static FILE *open_log(const char *asked)
 {
-	FREE_CLEANUP char *path = asked ? xstrdup(asked) : default_log();
+	FREE_CLEANUP char *path = asked ? xstrdup(asked) : default_log("llvupdlog");
 	struct stat st;
 	make_folders_of(path);
 	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode)) {
@@ -232,6 +233,18 @@ static FILE *open_log(const char *asked)
 	if (!f)
 		fprintf(stderr, "llvupdate: %s: cannot write the log: %s\n", path, strerror(errno));
 	return f;
+}
+
+/* Of an operation, not of a preview. Where it cannot be written, there is none. */
+static struct trace *open_trace(void)
+{
+	FREE_CLEANUP char *folder = default_log("trace_llu"), *path = xasprintf("%s/trcfileLLU", folder);
+	make_folders_of(folder);
+	mkdir(folder, 0700);
+	struct trace *t = trace__open(path, TRACE_MAX);
+	if (!t)
+		fprintf(stderr, "llvupdate: %s: cannot write the trace: %s\n", path, strerror(errno));
+	return t;
 }
 
 /* ---- the processes ---- */
@@ -405,8 +418,12 @@ static int run(const struct options *o)
 	target_list list = {0};
 	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
 	struct plan_cache *plans = plan_cache__open(NULL);
-	const struct plan_options opt = {
-	    .require_proof = o->require_proof, .split_only = o->split_only, .overrules = overrules, .plans = plans};
+	struct trace *trace = o->preview ? NULL : open_trace();
+	const struct plan_options opt = {.require_proof = o->require_proof,
+					 .split_only = o->split_only,
+					 .overrules = overrules,
+					 .plans = plans,
+					 .trace = trace};
 	for (size_t i = 0; i < o->pids.n; i++)
 		add_target(&list, o->pids.items[i], true, &opt);
 	if (o->pids.n == 0)
@@ -432,6 +449,7 @@ static int run(const struct options *o)
 	vec__free(&list);
 	plan_cache__close(plans);
 	overrules__free(overrules);
+	trace__close(trace);
 	if (r.log)
 		fclose(r.log);
 	return code;
