@@ -13,6 +13,7 @@
 #include "base/trusted.h"
 #include "base/watchdog.h"
 #include "remap/update.h"
+#include "report/journal.h"
 #include "report/report.h"
 
 enum {
@@ -439,6 +440,8 @@ static int run(const struct options *o)
 		report__say(&r, "No process requires a Live library Update operation.\n");
 	else if (!o->preview)
 		update(&r, &list, o);
+	if (!o->preview)
+		report__journal(NULL, list.items, list.n);
 	int code = exit_code(&list, o->preview);
 	if (o->json)
 		report__json(stdout, o->preview ? "preview" : "update", list.items, list.n, code);

@@ -38,9 +38,14 @@ static const char *const states[] = {
     [OUTCOME_NOT_UPDATED] = "NOT UPDATED", [OUTCOME_FAILURE] = "FAILURE",
 };
 
+const char *report__outcome(enum outcome o)
+{
+	return states[o];
+}
+
 const char *report__state(const struct report_target *t)
 {
-	return t->target ? states[target__outcome(t->target)] : "NOT UPDATED";
+	return report__outcome(t->target ? target__outcome(t->target) : OUTCOME_NOT_UPDATED);
 }
 
 bool report__concerns(const struct report_target *t)

@@ -48,6 +48,8 @@ struct report_summary report__summarise(const struct report_target *list, size_t
 /* The state of one process: "SUCCESS", "NOT UPDATED", "FAILURE"; for a preview that has not acted,
  * "TO UPDATE"; "CURRENT" when there is nothing to do. */
 const char *report__state(const struct report_target *t);
+/* The word for an outcome: those of report__state(). */
+const char *report__outcome(enum outcome o);
 /* Is there something to say about it in a report? */
 bool report__concerns(const struct report_target *t);
 
