@@ -3,8 +3,9 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -190,7 +191,7 @@ Test(trace_file, keeps_below_the_limit_of_file_sizes)
 	lines__free(&l);
 }
 
-Test(trace_file, a_full_disk_stops_it)
+Test(trace_file, none_is_no_error)
 {
 	struct trace *t = trace__open("/dev/full", TRACE_MAX);
 	cr_assert_null(t); /* no regular file */
@@ -199,6 +200,27 @@ Test(trace_file, a_full_disk_stops_it)
 	trace__let_go(t);
 	trace__step(t, 1, "x", 0, NULL, (struct trace_arg){0});
 	trace__close(t);
+}
+
+/* What could not be written whole is the end, also when there is room again. */
+Test(trace_file, a_full_disk_stops_it)
+{
+	if (geteuid() != 0)
+		cr_skip_test("only root can make a mount namespace");
+	const char *dir = temp_dir(), *path = path_of("%s/trace", dir);
+	cr_assert(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+		  mount("none", dir, "tmpfs", 0, "size=16k") == 0);
+	struct trace *t = trace__open(path, TRACE_MAX);
+	for (int i = 0; i < 1000; i++)
+		add(t, "event", NULL);
+	size_t size = file__size(path);
+	cr_assert(size > 0 && size <= 16384, "%zu", size);
+	cr_assert_eq(mount("none", dir, NULL, MS_REMOUNT, "size=1m"), 0);
+	for (int i = 0; i < 10; i++)
+		add(t, "late", NULL);
+	cr_assert_eq(file__size(path), size);
+	trace__close(t);
+	umount2(dir, MNT_DETACH);
 }
 
 Test(trace_file, the_former_one_is_kept)
