@@ -13,6 +13,7 @@
 #include "base/trusted.h"
 #include "config/lvupdate_data.h"
 #include "crew/crew.h"
+#include "report/journal.h"
 #include "report/report.h"
 
 enum {
@@ -214,14 +215,15 @@ static int parse(int argc, char **argv, struct options *o)
 
 /* ---- the log ---- */
 
-static char *default_log(void)
+/* A file in the folder of logs. */
+static char *default_log(const char *name)
 {
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 	if (geteuid() == 0)
-		return xstrdup("/var/log/liveupdate/llvupdlog");
+		return xasprintf("/var/log/liveupdate/%s", name);
 	if (state && *state == '/')
-		return xasprintf("%s/liveupdate/llvupdlog", state);
-	return xasprintf("%s/.local/state/liveupdate/llvupdlog", home ? home : "");
+		return xasprintf("%s/liveupdate/%s", state, name);
+	return xasprintf("%s/.local/state/liveupdate/%s", home ? home : "", name);
 }
 
 static void make_folders_of(const char *path)
@@ -238,7 +240,7 @@ static void make_folders_of(const char *path)
 /* Opens a new log; the former one is kept under a name with its date and time. */
 static FILE *open_log(const char *asked)
 {
-	FREE_CLEANUP char *path = asked ? xstrdup(asked) : default_log();
+	FREE_CLEANUP char *path = asked ? xstrdup(asked) : default_log("llvupdlog");
 	struct stat st;
 	make_folders_of(path);
 	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode)) {
@@ -254,6 +256,18 @@ static FILE *open_log(const char *asked)
 	if (!f)
 		fprintf(stderr, "llvupdate: %s: cannot write the log: %s\n", path, strerror(errno));
 	return f;
+}
+
+/* Of an operation, not of a preview. Where it cannot be written, there is none. */
+static struct trace *open_trace(void)
+{
+	FREE_CLEANUP char *folder = default_log("trace_llu"), *path = xasprintf("%s/trcfileLLU", folder);
+	make_folders_of(folder);
+	mkdir(folder, 0700);
+	struct trace *t = trace__open(path, TRACE_MAX);
+	if (!t)
+		fprintf(stderr, "llvupdate: %s: cannot write the trace: %s\n", path, strerror(errno));
+	return t;
 }
 
 /* ---- the processes ---- */
@@ -419,8 +433,12 @@ static int run(const struct options *o)
 	struct operation x = {0};
 	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
 	struct plan_cache *plans = plan_cache__open(NULL);
-	struct plan_options plan = {
-	    .require_proof = o->require_proof, .split_only = o->split_only, .overrules = overrules, .plans = plans};
+	struct trace *trace = o->preview ? NULL : open_trace();
+	struct plan_options plan = {.require_proof = o->require_proof,
+				    .split_only = o->split_only,
+				    .overrules = overrules,
+				    .plans = plans,
+				    .trace = trace};
 	const struct work_options work = {.plan = &plan, .update = {.timeout_s = o->timeout_s, .strict = o->strict}};
 	for (size_t i = 0; i < o->pids.n; i++)
 		vec__push(&x.jobs, (struct job){.pid = o->pids.items[i]});
@@ -435,6 +453,8 @@ static int run(const struct options *o)
 	if ((!o->preview && (!o->upgraded || count_pending(&x.records))) || o->log)
 		x.r.log = open_log(o->log);
 	operate(&x, o);
+	if (!o->preview)
+		report__journal(NULL, x.records.items, x.records.n);
 	int code = o->upgraded ? EXIT_DONE : exit_code(&x.records, o->preview);
 	if (o->json)
 		report__json(stdout, o->preview ? "preview" : "update", x.records.items, x.records.n, code);
@@ -443,6 +463,7 @@ static int run(const struct options *o)
 	job_list__free(&x.jobs);
 	plan_cache__close(plans);
 	overrules__free(overrules);
+	trace__close(trace);
 	if (x.r.log)
 		fclose(x.r.log);
 	return code;

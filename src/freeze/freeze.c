@@ -29,6 +29,7 @@ struct freeze {
 	struct unwinder *unwinder; /* while freezing; borrowed */
 	bool needs_help;           /* an unwinder is needed, or a newer one */
 	move_list moves;
+	uint64_t moved; /* when, for the trace; 0: not */
 	size_t driven_out;
 };
 
@@ -65,12 +66,24 @@ static void keep(struct err **why, struct err *e)
 	*why = e;
 }
 
+static void trace_drive(const struct freeze *f, pid_t tid, uint64_t since, const struct err *e, const struct drive *d)
+{
+	struct trace_event x = {
+	    .pid = process__pid(f->threads.p), .tid = tid, .name = "driven out", .start = since, .end = trace__now()};
+	if (e || d->end == DRIVE_INSIDE)
+		x.args[0] = (struct trace_arg){.key = "not", .text = e ? err__text(e) : d->why ? d->why : ""};
+	trace__add(process__trace(f->threads.p), &x);
+}
+
 /* Drives one thread out; *why: what became of it if it is still inside. */
 static struct err *drive(struct freeze *f, size_t i, struct judgement *j, struct err **why, bool *left)
 {
 	struct drive d;
 	*left = false;
+	uint64_t since = trace__now();
+	pid_t tid = f->threads.v.items[i].tid;
 	struct err *e = drive__out(&f->threads, i, f->unwinder, j, &d);
+	trace_drive(f, tid, since, e, &d);
 	if (e && err__kind(e) == ERR_REFUSED) { /* not this thread: then it is inside, and that is all */
 		err__free(e);
 		keep(why, j->why);
@@ -103,6 +116,7 @@ static struct err *pass(struct freeze *f, bool drives, bool others_left, struct 
 		TRY(look(f, &f->threads.v.items[i], &j));
 		if (j.verdict != INSIDE)
 			continue;
+		thread__in_the_way(&f->threads.v.items[i], j.why);
 		if (!drives && hopeless(f, &j))
 			return j.why;
 		if (drives && can_leave(f, &j, others_left))
@@ -162,8 +176,9 @@ static struct err *attempt(struct freeze *f)
 static struct freeze *new_freeze(const struct process *p, const struct freeze_options *opt, struct unwinder *u)
 {
 	struct freeze *f = xcalloc(1, sizeof(*f));
-	turn__take(opt->turns, TURN_FREEZE); /* up to the thaw */
-	urgent__begin();                     /* likewise */
+	turn__take(opt->turns, TURN_FREEZE); /* up to the thaw, all three */
+	trace__hold(process__trace(p));
+	urgent__begin();
 	f->opt = *opt;
 	if (opt->n_inside)
 		f->inside = xmemdup(opt->inside, opt->n_inside * sizeof(*opt->inside));
@@ -184,6 +199,35 @@ static struct freeze *new_freeze(const struct process *p, const struct freeze_op
 	return f;
 }
 
+static struct trace_arg purpose(const struct freeze_options *opt)
+{
+	return (struct trace_arg){.key = "to", .text = opt->what ? opt->what : "look"};
+}
+
+/* From the thaw on. */
+static void trace(const struct freeze *f, uint64_t frozen)
+{
+	const struct threads *t = &f->threads;
+	struct freeze_stats n;
+	freeze__stats(f, &n);
+	struct trace_event e = {.pid = process__pid(t->p),
+				.name = "freeze",
+				.start = t->begun,
+				.end = t->ended,
+				.args = {purpose(&f->opt),
+					 {.key = "frozen_ns", .number = (int64_t)frozen},
+					 {.key = "stopped", .number = (int64_t)n.stopped},
+					 {.key = "asleep", .number = (int64_t)n.asleep}}};
+	if (t->at_rest)
+		trace__add(process__trace(t->p), &e);
+	for (size_t i = 0; f->moved && i < f->moves.n; i++) {
+		struct trace_event m = {
+		    .pid = process__pid(t->p), .tid = f->moves.items[i].tid, .name = "moved", .start = f->moved};
+		if (i == 0 || f->moves.items[i].tid != f->moves.items[i - 1].tid)
+			trace__add(process__trace(t->p), &m);
+	}
+}
+
 struct err *freeze__begin(const struct process *p, const struct freeze_options *opt, struct freeze **out)
 {
 	struct unwinder *u = NULL;
@@ -195,11 +239,13 @@ struct err *freeze__begin(const struct process *p, const struct freeze_options *
 		struct err *e = attempt(f);
 		bool again = !e && f->needs_help;
 		f->unwinder = NULL;
-		if (!e && !again) {
+		f->threads.at_rest = !e && !again;
+		if (f->threads.at_rest) {
 			unwinder__free(u);
 			*out = f;
 			return NULL;
 		}
+		process__did(p, again ? "freeze: an unwinder is needed" : "freeze", f->threads.begun, e, purpose(opt));
 		(void)freeze__thaw(f);
 		unwinder__free(u);
 		u = NULL;
@@ -263,6 +309,7 @@ struct err *freeze__move(struct freeze *f, size_t *moved)
 		*moved += i + 1 == f->moves.n || m[1].tid != m->tid;
 	}
 	vec__free(&words);
+	f->moved = e ? 0 : clock_ns();
 	return e;
 }
 
@@ -332,7 +379,10 @@ uint64_t freeze__thaw(struct freeze *f)
 {
 	uint64_t frozen = threads__let_go(&f->threads);
 	urgent__end();
+	trace__let_go(process__trace(f->threads.p));
 	turn__give(f->opt.turns, TURN_FREEZE);
+	trace(f, frozen);
+	threads__free(&f->threads);
 	vec__free(&f->moves);
 	free(f->inside);
 	free(f->suspects);

@@ -40,6 +40,7 @@ struct freeze_return {
 };
 
 struct freeze_options {
+	const char *what;            /* for the trace: what the freeze is for */
 	const struct trange *inside; /* executable ranges that must be left; borrowed */
 	size_t n_inside;
 	const struct freeze_function *functions; /* in them, by address; borrowed until the thaw; may be none */

@@ -20,13 +20,21 @@ enum {
 	STRAY_MS = 5000, /* for a thread that did not stop in time to stop after all and be let go */
 };
 
-static struct err *not_now(const struct threads *t, const struct thread *th, const char *hint, const char *why)
+void thread__in_the_way(struct thread *th, const struct err *e)
+{
+	free(th->in_the_way);
+	th->in_the_way = xstrdup(err__text(e));
+}
+
+static struct err *not_now(const struct threads *t, struct thread *th, const char *hint, const char *why)
 {
 	char call[CALL_NAME_MAX];
-	if (th->view.at_rest && th->view.nr >= 0)
-		return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s (it waits in %s)", why,
-				    call_name(call, th->view.nr));
-	return process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s", why);
+	struct err *e = th->view.at_rest && th->view.nr >= 0
+			    ? process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s (it waits in %s)", why,
+					   call_name(call, th->view.nr))
+			    : process__err(t->p, th->tid, ERR_RETRY, 0, hint, "%s", why);
+	thread__in_the_way(th, e);
+	return e;
 }
 
 /* Both lists are nearly in the same order: the search begins where the one before ended. */
@@ -50,7 +58,7 @@ static bool same_sleep(const struct thread_view *a, const struct thread_view *b)
 }
 
 /* May the sleeper be woken by a stop without the program noticing? */
-static struct err *may_be_stopped(const struct threads *t, const struct thread *th, const char *why)
+static struct err *may_be_stopped(const struct threads *t, struct thread *th, const char *why)
 {
 	if (th->view.state == THREAD_BLOCKED)
 		return not_now(t, th, NULL, why);
@@ -218,6 +226,7 @@ static struct err *await(struct threads *t, struct thread *th, uint64_t deadline
 	}
 	default:
 		th->rest = REST_STOPPED;
+		th->stopped = clock_ns();
 		return NULL;
 	}
 }
@@ -301,6 +310,7 @@ static struct err *stop_all(struct threads *t)
 struct err *threads__bring_to_rest(struct threads *t)
 {
 	size_t n_new = 0;
+	t->begun = trace__now();
 	TRY(process__maps(t->p, &t->maps));
 	TRY(look_for_new(t, &n_new));
 	return stop_all(t);
@@ -311,6 +321,34 @@ struct err *threads__complete(struct threads *t)
 	size_t n_new = 0;
 	TRY(look_for_new(t, &n_new));
 	return stop_all(t);
+}
+
+/* What became of each thread. Sleepers only where all were brought to rest: there may be many, and many attempts. */
+static void trace_threads(const struct threads *t)
+{
+	char call[CALL_NAME_MAX];
+	for (size_t i = 0; i < t->v.n; i++) {
+		const struct thread *th = &t->v.items[i];
+		struct trace_event e = {.pid = process__pid(t->p), .tid = th->tid, .end = t->ended};
+		size_t n = 0;
+		if (th->rest == REST_STOPPED) {
+			e.name = "stopped";
+			e.start = th->stopped;
+		} else if (th->rest == REST_ASLEEP && t->at_rest) {
+			e.name = "left asleep";
+			e.start = t->begun;
+			if (th->view.nr >= 0)
+				e.args[n++] = (struct trace_arg){.key = "in", .text = call_name(call, th->view.nr)};
+		} else if (th->in_the_way) {
+			e.name = "in the way";
+			e.start = t->begun;
+		} else {
+			continue;
+		}
+		if (th->in_the_way)
+			e.args[n++] = (struct trace_arg){.key = "in_the_way", .text = th->in_the_way};
+		trace__add(process__trace(t->p), &e);
+	}
 }
 
 static void release(struct thread *th)
@@ -332,7 +370,8 @@ uint64_t threads__let_go(struct threads *t)
 		else if (th->seized)
 			strays++;
 	}
-	uint64_t frozen = t->first_stop ? clock_ns() - t->first_stop : 0;
+	t->ended = clock_ns();
+	uint64_t frozen = t->first_stop ? t->ended - t->first_stop : 0;
 	/* Threads that were seized but not interrupted, or did not stop in time. Only a stopped thread can be
 	 * let go, so it is waited for; should it take longer still, it is let go when the tool ends. */
 	for (size_t i = 0; strays && i < t->v.n; i++)
@@ -341,9 +380,17 @@ uint64_t threads__let_go(struct threads *t)
 	for (size_t i = 0; strays && i < t->v.n; i++)
 		if (t->v.items[i].seized && t->v.items[i].tracee.state == TRACEE_RUNNING)
 			release(&t->v.items[i]);
+	return frozen;
+}
+
+void threads__free(struct threads *t)
+{
+	if (process__trace(t->p))
+		trace_threads(t);
+	for (size_t i = 0; i < t->v.n; i++)
+		free(t->v.items[i].in_the_way);
 	mappings__free(&t->maps);
 	vec__free(&t->v);
-	return frozen;
 }
 
 struct err *threads__slept_on(const struct threads *t, bool *out)

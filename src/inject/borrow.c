@@ -319,6 +319,7 @@ struct search {
 	struct err *why; /* the last reason why a thread could not be borrowed */
 	bool refused;    /* some thread can never be borrowed */
 	bool home;       /* no thread is away, or may be */
+	uint64_t since;  /* when the last thread was stopped, for the trace */
 	VEC(struct tracee) watched;
 };
 
@@ -341,6 +342,19 @@ static bool fatal(const struct err *e)
 	return k != ERR_RETRY && k != ERR_REFUSED && k != ERR_GONE;
 }
 
+static void trace_borrowed(const struct search *s, pid_t tid, const struct err *e)
+{
+	struct trace_event x = {.pid = s->p->pid,
+				.tid = tid,
+				.name = "borrowed",
+				.start = s->since,
+				.end = trace__now(),
+				.args = {{.key = "for", .text = s->errand->place ? "the hand" : "calls of its own"}}};
+	if (e)
+		x.args[1] = (struct trace_arg){.key = "why", .text = err__text(e)};
+	trace__add(s->p->trace, &x);
+}
+
 /* Borrows the stopped `t` if it is eligible: *done. Otherwise it is still stopped, and the reason
  * remembered. */
 static struct err *try_stopped(struct search *s, struct tracee *t, bool *done)
@@ -354,6 +368,7 @@ static struct err *try_stopped(struct search *s, struct tracee *t, bool *done)
 	}
 	e = borrow(t, s->errand, &s->home);
 	*done = e == NULL;
+	trace_borrowed(s, t->tid, e);
 	if (e && err__kind(e) == ERR_RETRY && s->home) { /* nothing was done to it */
 		remember(s, e);
 		return NULL;
@@ -378,6 +393,7 @@ static struct err *catch (struct search *s, pid_t tid, struct tracee *t)
 		return NULL;
 	}
 	TRY(e);
+	s->since = trace__now();
 	tracee__interrupt(t);
 	e = tracee__wait(t, clock_deadline(STOP_MS));
 	if (!e && t->state == TRACEE_TRAPPED)
@@ -462,6 +478,7 @@ static struct err *poll_watched(struct search *s, bool *done)
 		struct tracee *t = &s->watched.items[i];
 		if (t->state == TRACEE_GONE)
 			continue;
+		s->since = trace__now();
 		TRY(tracee__poll(t));
 		if (t->state == TRACEE_RUNNING || t->state == TRACEE_GONE)
 			continue;
@@ -622,8 +639,13 @@ struct err *borrow__calls(const struct process *p, struct arch_batch_entry *call
 	for (size_t i = 0; i < n; i++)
 		calls[i].result = -EINTR; /* not made */
 	TRY(find_instructions(p, &x));
+	uint64_t since = trace__now();
+	trace__hold(p->trace);
 	struct err *e = search(&s);
 	struct err *e2 = unwatch(&s);
+	trace__let_go(p->trace);
+	hand__trace_batch(p, calls, e ? 0 : n, trace__now(), "a borrowed thread");
+	process__did(p, "have a thread make calls", since, e, (struct trace_arg){0});
 	err__free(s.why);
 	if (e)
 		err__free(e2);

@@ -46,15 +46,39 @@ static void schedule(pid_t tid)
 	(void)sched_setscheduler(tid, SCHED_OTHER, &none);
 }
 
+/* One call: by whom it is made says `by`. */
+static void trace_call(const struct process *p, int64_t nr, int64_t result, uint64_t start, uint64_t end,
+		       struct trace_arg by)
+{
+	const char *name = arch_syscall__name(nr);
+	struct trace_event e = {.pid = process__pid(p),
+				.name = name ? name : "a system call",
+				.start = start,
+				.end = end,
+				.args = {{.key = "result", .number = result}, by}};
+	trace__add(process__trace(p), &e);
+}
+
+void hand__trace_batch(const struct process *p, const struct arch_batch_entry *calls, size_t n, uint64_t when,
+		       const char *by)
+{
+	for (size_t i = 0; i < n; i++)
+		trace_call(p, calls[i].nr, calls[i].result, when, 0, (struct trace_arg){.key = "by", .text = by});
+}
+
 struct err *hand__raise(const struct process *p, const struct hand_place *place, int timeout_ms, struct hand **out)
 {
+	uint64_t since = trace__now();
 	TRY(mqueue__check(p));
 	struct hand *h = xcalloc(1, sizeof(*h));
 	h->p = p;
 	h->place = *place;
+	trace__hold(p->trace);
 	urgent__begin();
 	struct err *e = borrow__clone(p, place, timeout_ms, &h->t);
 	urgent__end();
+	trace__let_go(p->trace);
+	process__did(p, "raise the hand", since, e, (struct trace_arg){.key = "hand", .number = h->t.tid});
 	if (e) {
 		free(h);
 		return e;
@@ -127,6 +151,7 @@ static struct err *wait_for_step(struct hand *h)
 struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg[6], int64_t *result)
 {
 	struct arch_regs r = h->at_rest;
+	uint64_t since = trace__now();
 	if (h->t.state == TRACEE_GONE)
 		return gone(h);
 	if (fault__call(nr, result))
@@ -148,8 +173,10 @@ struct err *hand__call(struct hand *h, int64_t nr, const uint64_t arg[6], int64_
 		*result = arch_regs__result(&h->t.regs);
 		/* the kernel's own codes: it will make the call again */
 		if (*result > -KERNEL_ERESTARTSYS || *result < -KERNEL_ERESTART_RESTARTBLOCK)
-			return NULL;
+			break;
 	}
+	trace_call(h->p, nr, *result, since, trace__now(), (struct trace_arg){.key = "hand", .number = h->t.tid});
+	return NULL;
 }
 
 /* A result that no system call has; and the number at the end of a list. */

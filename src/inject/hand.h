@@ -89,6 +89,10 @@ MUST_CHECK struct err *hand__withhold_batch(struct hand *h);
  * entries behind the first failure keep result 0. *done says how many calls succeeded. */
 MUST_CHECK struct err *hand__run_batch(struct hand *h, struct arch_batch_entry *calls, size_t n, size_t *done);
 
+/* Traces calls that were made by a batch, or by a borrowed thread itself, which had ended `when` (trace__now()). */
+void hand__trace_batch(const struct process *p, const struct arch_batch_entry *calls, size_t n, uint64_t when,
+		       const char *by);
+
 /* What was loaded does not count any more: nobody is to go on with it (hand__read_batch()). */
 MUST_CHECK struct err *hand__forget_batch(const struct hand *h);
 /* The batch that a hand of an llvupdate that died has left at a place where nobody is at work any more

@@ -301,6 +301,21 @@ int process__dirfd(const struct process *p)
 	return p->dirfd;
 }
 
+void process__trace_to(struct process *p, struct trace *t)
+{
+	p->trace = t;
+}
+
+struct trace *process__trace(const struct process *p)
+{
+	return p->trace;
+}
+
+void process__did(const struct process *p, const char *what, uint64_t since, const struct err *e, struct trace_arg more)
+{
+	trace__step(p->trace, p->pid, what, since, e, more);
+}
+
 struct err *process__alive(const struct process *p)
 {
 	/* readable once the whole thread group has ended (pidfd_open(2)) */

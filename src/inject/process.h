@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/types.h"
+#include "trace/trace.h"
 
 struct process;
 
@@ -71,6 +72,12 @@ const char *process__name(const struct process *p);
 int process__dirfd(const struct process *p);
 /* ERR_GONE once the process has ended, even if its PID is in use again. */
 MUST_CHECK struct err *process__alive(const struct process *p);
+/* Where steps of the operation on this process are traced, from now on; NULL (as at first): nowhere. */
+void process__trace_to(struct process *p, struct trace *t);
+struct trace *process__trace(const struct process *p);
+/* trace__step() of this process. */
+void process__did(const struct process *p, const char *what, uint64_t since, const struct err *e,
+		  struct trace_arg more);
 /* PID of the tracer (TracerPid of any thread), 0 if none. */
 MUST_CHECK struct err *process__tracer(const struct process *p, pid_t *out);
 

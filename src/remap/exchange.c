@@ -15,6 +15,7 @@ struct exchange {
 	struct step *steps;
 	struct arch_batch_entry *batch;
 	size_t n;
+	uint64_t ran;       /* when, for the trace; 0: it did not */
 	size_t first_table; /* index of the first step behind which there is no way back: new code is reachable */
 };
 
@@ -93,7 +94,11 @@ struct err *exchange__run(struct exchange *x, struct hand *h, bool *committed)
 {
 	size_t done = 0;
 	*committed = false;
+	uint64_t since = trace__now();
 	struct err *err = hand__run_batch(h, x->batch, x->n, &done);
+	x->ran = trace__now();
+	process__did(x->steps[0].s->p, "exchange", since, err,
+		     (struct trace_arg){.key = "calls", .number = (int64_t)done});
 	if (!err && done == x->n) {
 		*committed = true;
 		return NULL;
@@ -117,4 +122,13 @@ struct err *exchange__run(struct exchange *x, struct hand *h, bool *committed)
 				   : "what was exchanged was put back, and the process runs on as before; try again "
 				     "later, or restart it",
 			"the process could not exchange its pages (step %zu of %zu)", done + 1, x->n);
+}
+
+void exchange__trace(struct exchange *x)
+{
+	size_t made = 0;
+	while (x->ran && made < x->n && x->batch[made].result)
+		made++;
+	hand__trace_batch(x->steps[0].s->p, x->batch, made, x->ran, "the batch");
+	x->ran = 0;
 }

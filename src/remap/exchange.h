@@ -27,5 +27,7 @@ MUST_CHECK struct err *exchange__load(struct exchange *x, struct hand *h);
 /* Runs it, and uses the hand up. *committed says whether the new code is live, in all of them or in none; with an
  * error too (then the batch stopped, and what was left was finished or put right by plain writes). */
 MUST_CHECK struct err *exchange__run(struct exchange *x, struct hand *h, bool *committed);
+/* Traces the calls that were made, when no thread stands still any more. */
+void exchange__trace(struct exchange *x);
 
 #endif

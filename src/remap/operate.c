@@ -41,6 +41,17 @@ void target__release_surgeries(struct target *t, const struct group *g)
 	}
 }
 
+/* For the trace. */
+static struct trace_arg library_of(const struct result *r)
+{
+	return (struct trace_arg){.key = "library", .text = r->library->path};
+}
+
+static struct trace_arg try_of(const struct target *t, const struct group *g)
+{
+	return (struct trace_arg){.key = "try", .number = target__member(t, g, 0)->tries};
+}
+
 /* ---- the journal ---- */
 
 /* Whether `step` is that of `g`, or (NULL) of all that is under way: other groups stay prepared meanwhile. */
@@ -161,9 +172,11 @@ static void undo(struct target *t, const struct group *g, const struct update_op
 		struct result *r = target__member(t, g, i);
 		if (!r->surgery)
 			continue;
+		uint64_t since = trace__now();
 		ERR_CLEANUP struct err *e = surgery__has_mapped(r->surgery) ? raise_hand(t, g, opt->timeout_s) : NULL;
 		if (!e)
 			e = surgery__undo(r->surgery, t->hand);
+		process__did(t->process, "undo", since, e, library_of(r));
 		if (!e || err__kind(e) == ERR_GONE)
 			continue;
 		t->left_behind = true;
@@ -263,8 +276,10 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 	TRY(resolve_again(t, g, at_fault));
 	for (size_t i = 0; i < g->n; i++) {
 		struct result *r = target__member(t, g, i);
+		uint64_t since = trace__now();
 		*at_fault = (int)i;
 		TRY(surgery__new(t->process, r->library, r->plan, r->imports, &r->surgery));
+		process__did(t->process, "make the image", since, NULL, library_of(r));
 	}
 	*at_fault = TARGET_ALL_ALIKE;
 	TRY(write_journal(t, g, JOURNAL_PREPARE));
@@ -277,8 +292,10 @@ static struct err *begin(struct target *t, const struct group *g, const struct u
 static struct err *prepare_members(struct target *t, const struct group *g, int *at_fault)
 {
 	for (size_t i = 0; i < g->n; i++) {
+		uint64_t since = trace__now();
 		*at_fault = (int)i;
 		TRY(surgery__prepare(target__member(t, g, i)->surgery, t->hand));
+		process__did(t->process, "map the image", since, NULL, library_of(target__member(t, g, i)));
 	}
 	return NULL;
 }
@@ -299,6 +316,7 @@ static void prepare(struct target *t, const struct group *g, const struct update
 	ERR_CLEANUP struct err *e = begin(t, g, opt, &at_fault);
 	if (!e)
 		e = prepare_members(t, g, &at_fault);
+	process__did(t->process, "prepare", start, e, try_of(t, g));
 	if (e) {
 		target__group_failed(t, g, e, at_fault);
 		undo(t, g, opt);
@@ -310,9 +328,11 @@ static void prepare(struct target *t, const struct group *g, const struct update
 
 void target__prepare(struct target *t, const struct update_options *opt)
 {
+	uint64_t since = trace__now();
 	ERR_CLEANUP struct err *e = t->lock ? NULL : lock__take(t->pid, &t->lock);
 	if (!e && !t->journal)
 		e = recover__check(t->process);
+	process__did(t->process, "lock", since, e, (struct trace_arg){0});
 	size_t pending = 0;
 	for (size_t i = 0; i < t->groups.n; i++)
 		pending += target__group_pending(t, &t->groups.items[i]);
@@ -454,8 +474,12 @@ static struct err *tell_step(const struct target *t, const struct update_options
 			     struct err *(*step)(const struct unwinding *u))
 {
 	struct trange loader = unwinding__loader(u);
-	struct freeze_options f = {
-	    .inside = &loader, .n_inside = 1, .except = hand__tid(t->hand), .stop_ms = STOP_MS, .turns = opt->turns};
+	struct freeze_options f = {.what = "tell the loader",
+				   .inside = &loader,
+				   .n_inside = 1,
+				   .except = hand__tid(t->hand),
+				   .stop_ms = STOP_MS,
+				   .turns = opt->turns};
 	struct freeze *frozen = NULL;
 	TRY(freeze__begin(t->process, &f, &frozen));
 	struct err *e = step(u);
@@ -510,7 +534,8 @@ static struct err *freeze_and_exchange(struct target *t, const struct group *g, 
 	for (size_t i = 0; i < g->n; i++)
 		surgery__live_tables(target__member(t, g, i)->surgery, &tables);
 	list_functions(t, g, &functions, &returns);
-	struct freeze_options f = {.inside = old.items,
+	struct freeze_options f = {.what = "exchange",
+				   .inside = old.items,
 				   .n_inside = old.n,
 				   .functions = functions.items,
 				   .n_functions = functions.n,
@@ -548,6 +573,7 @@ static struct err *attempt(struct target *t, const struct group *g, const struct
 		struct err *e = raise_hand(t, g, opt->timeout_s);
 		if (!e)
 			e = freeze_and_exchange(t, g, opt, x, committed);
+		exchange__trace(x);
 		dismiss_hand(t); /* used up, or not to be left waiting */
 		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline)
 			return e;
@@ -596,9 +622,11 @@ static struct err *check_all_entries(struct target *t, const struct group *g, co
 {
 	if (is_entangled(t, g) || !writes_code(t, g))
 		return NULL;
+	uint64_t since = trace__now();
 	TRY(raise_hand(t, g, opt->timeout_s));
 	for (size_t i = 0; i < g->n; i++)
 		TRY(check_entries(t, target__member(t, g, i)));
+	process__did(t->process, "look for parked contexts", since, NULL, (struct trace_arg){0});
 	return NULL;
 }
 
@@ -640,6 +668,17 @@ static void settle_member(struct result *r, const struct err *stopped)
 		r->outcome = OUTCOME_SUCCESS;
 }
 
+static void trace_outcome(const struct target *t, const struct result *r)
+{
+	FREE_CLEANUP char *from = elf_file__build_id(r->library->live), *to = elf_file__build_id(r->plan->next);
+	struct trace_event x = {
+	    .pid = t->pid,
+	    .name = r->outcome == OUTCOME_SUCCESS ? "updated" : "not updated",
+	    .start = trace__now(),
+	    .args = {library_of(r), {.key = "from", .text = from}, {.key = "to", .text = to}, {.key = NULL}}};
+	trace__add(process__trace(t->process), &x);
+}
+
 static void commit(struct target *t, const struct group *g, const struct update_options *opt)
 {
 	uint64_t start = clock_ns();
@@ -658,6 +697,9 @@ static void commit(struct target *t, const struct group *g, const struct update_
 			undo(t, g, opt);
 	}
 	target__release_surgeries(t, g);
+	process__did(t->process, "commit", start, e, try_of(t, g));
+	for (size_t i = 0; i < g->n; i++)
+		trace_outcome(t, target__member(t, g, i));
 	add_time(t, g, start);
 }
 
@@ -680,8 +722,10 @@ static void say_what_stays(struct target *t, const retired_list *old)
 static void retire_old_code(struct target *t, const struct update_options *opt)
 {
 	retired_list old = {0};
+	uint64_t since = trace__now();
 	const struct retire_options options = {.timeout_s = opt->timeout_s, .strict = opt->strict, .turns = opt->turns};
 	ERR_CLEANUP struct err *e = retire__process(t->process, &options, &old);
+	process__did(t->process, "retire", since, e, (struct trace_arg){0});
 	say_what_stays(t, &old);
 	for (size_t i = 0; e && i < t->libraries.n; i++) {
 		struct result *r = &t->results[i];

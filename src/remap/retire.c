@@ -264,7 +264,8 @@ static struct err *ask_threads(struct retire *r)
 	list_open(r, &inside);
 	list_live(r, &live);
 	list_tables(r, &tables);
-	struct freeze_options f = {.inside = inside.items,
+	struct freeze_options f = {.what = "retire",
+				   .inside = inside.items,
 				   .n_inside = inside.n,
 				   .suspects = live.items,
 				   .n_suspects = live.n,
@@ -412,8 +413,10 @@ static struct err *look(struct retire *r)
 
 static struct err *prove_once(struct retire *r)
 {
+	uint64_t since = trace__now();
 	TRY(watch(r));
 	TRY(ask_memory(r));
+	process__did(r->p, "look through memory", since, NULL, (struct trace_arg){0});
 	return ask_threads(r);
 }
 
@@ -439,7 +442,11 @@ static struct err *clear(struct retire *r)
 	struct mappings maps;
 	for (size_t i = 0; i < r->old.n; i++) {
 		struct old_code *o = &r->old.items[i];
+		uint64_t since = trace__now();
 		struct err *e = o->held ? NULL : unmap(r, o);
+		process__did(
+		    r->p, o->held ? "the old code stays" : "unmap the old code", since, e,
+		    (struct trace_arg){.key = o->held ? "why" : "library", .text = o->held ? o->held : o->l->path});
 		if (e && err__kind(e) == ERR_GONE)
 			return e;
 		if (e)

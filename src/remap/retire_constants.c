@@ -127,8 +127,11 @@ static struct err *look_at_memory(struct retire *r, const struct constants *c)
 static struct err *look(struct retire *r, const struct constants *c)
 {
 	struct freeze *frozen = NULL;
-	struct freeze_options f = {
-	    .except = hand__tid(r->hand), .strict = true, .stop_ms = RETIRE_STOP_MS, .turns = r->opt->turns};
+	struct freeze_options f = {.what = "retire constants",
+				   .except = hand__tid(r->hand),
+				   .strict = true,
+				   .stop_ms = RETIRE_STOP_MS,
+				   .turns = r->opt->turns};
 	TRY(freeze__begin(r->p, &f, &frozen));
 	struct err *e = look_at_threads(r, frozen, c);
 	if (!e)

@@ -84,9 +84,25 @@ void target__group_failed(const struct target *t, const struct group *g, const s
 
 /* ---- looking and planning ---- */
 
-static void plan_library(struct result *r, const struct plan_options *opt)
+static void trace_plan(const struct process *p, const struct result *r, uint64_t since, const struct err *e)
+{
+	struct trace_event x = {
+	    .pid = process__pid(p),
+	    .name = "plan",
+	    .start = since,
+	    .end = trace__now(),
+	    .args = {{.key = "library", .text = r->library->path}, {.key = "cached", .number = r->plan_cached}}};
+	if (r->plan && r->plan->refusals.n)
+		x.args[2] = (struct trace_arg){.key = "refused", .text = r->plan->refusals.items[0].code};
+	if (e)
+		x.args[2] = (struct trace_arg){.key = "why", .text = err__text(e)};
+	trace__add(process__trace(p), &x);
+}
+
+static void plan_library(const struct process *p, struct result *r, const struct plan_options *opt)
 {
 	struct loaded *l = r->library;
+	uint64_t since = trace__now();
 	if (!l->outdated)
 		return;
 	if (l->no_vapi) {
@@ -105,6 +121,7 @@ static void plan_library(struct result *r, const struct plan_options *opt)
 	}
 	ERR_CLEANUP struct err *e =
 	    plan_cache__plan(opt->plans, l->vapi, l->live, &l->map, l->next, &r->plan, &r->plan_cached);
+	trace_plan(p, r, since, e);
 	if (e) {
 		not_updated(r, e);
 		return;
@@ -199,9 +216,14 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 {
 	struct target *t = xcalloc(1, sizeof(*t));
 	t->pid = pid;
+	uint64_t since = trace__now();
 	struct err *e = process__open(pid, &t->process);
-	if (!e)
+	if (!e) {
+		process__trace_to(t->process, opt->trace);
 		e = discover__libraries(t->process, opt->split_only ? DISCOVER_SPLIT : DISCOVER_ALL, &t->libraries);
+		process__did(t->process, "look", since, e,
+			     (struct trace_arg){.key = "libraries", .number = (int64_t)t->libraries.n});
+	}
 	if (e) {
 		target__close(t);
 		return e;
@@ -211,9 +233,12 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 	t->results = xcalloc(t->libraries.n, sizeof(*t->results));
 	for (size_t i = 0; i < t->libraries.n; i++) {
 		t->results[i].library = &t->libraries.items[i];
-		plan_library(&t->results[i], opt);
+		plan_library(t->process, &t->results[i], opt);
 	}
+	since = trace__now();
 	e = judge_groups(t);
+	process__did(t->process, "judge groups", since, e,
+		     (struct trace_arg){.key = "groups", .number = (int64_t)t->groups.n});
 	if (e) {
 		target__close(t);
 		return e;

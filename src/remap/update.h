@@ -80,6 +80,7 @@ struct plan_options {
 	bool split_only;                   /* leave plain libraries alone (image/unprepared.h) */
 	const struct overrules *overrules; /* of the administrator */
 	struct plan_cache *plans;
+	struct trace *trace; /* of all that is done to the process from then on; may be NULL */
 };
 
 /* Looks at a process and plans the update of its outdated libraries. Errors: as process__open() and

@@ -54,13 +54,24 @@ static void add_plan(struct json_object *o, const struct plan *p)
 	json_object_object_add(o, "remarks", remarks);
 }
 
+static const char *const names[] = {
+    [OUTCOME_CURRENT] = "current",         [OUTCOME_PENDING] = "to update", [OUTCOME_SUCCESS] = "success",
+    [OUTCOME_NOT_UPDATED] = "not updated", [OUTCOME_FAILURE] = "failure",
+};
+
 static const char *state_of(enum outcome o)
 {
-	static const char *const names[] = {
-	    [OUTCOME_CURRENT] = "current",         [OUTCOME_PENDING] = "to update", [OUTCOME_SUCCESS] = "success",
-	    [OUTCOME_NOT_UPDATED] = "not updated", [OUTCOME_FAILURE] = "failure",
-	};
 	return names[o];
+}
+
+bool report__outcome_of(const char *word, enum outcome *out)
+{
+	for (size_t i = 0; word && i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(names[i], word) == 0) {
+			*out = (enum outcome)i;
+			return true;
+		}
+	return false;
 }
 
 static struct json_object *library(const struct target *target, const struct result *r)

@@ -42,6 +42,11 @@ static const char *const states[] = {
     [OUTCOME_NOT_UPDATED] = "NOT UPDATED", [OUTCOME_FAILURE] = "FAILURE",
 };
 
+const char *report__outcome(enum outcome o)
+{
+	return states[o];
+}
+
 struct report_summary report__summarise(const struct record *list, size_t n)
 {
 	struct report_summary s = {0};

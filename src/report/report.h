@@ -43,6 +43,11 @@ void report__final(struct report *r, const struct record *list, size_t n);
 struct report_summary report__summarise(const struct record *list, size_t n);
 /* The name of a process, printable; the caller frees it. */
 char *report__name(const struct report_target *t);
+/* The word for an outcome: "SUCCESS", "NOT UPDATED", "FAILURE"; for a preview "TO UPDATE"; "CURRENT" when there is
+ * nothing to do. */
+const char *report__outcome(enum outcome o);
+/* The outcome that JSON has this word for; false: none. */
+bool report__outcome_of(const char *word, enum outcome *out);
 
 /* The object of one process; the caller frees it. */
 char *report__process_json(const struct report_target *t);
