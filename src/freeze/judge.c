@@ -27,7 +27,7 @@
 #include "freeze/stack.h"
 #include "inject/proc.h"
 
-enum { REG_RCX = 2 }; /* DWARF register number (psABI, figure 3.36) */
+enum { DWARF_RCX = 2 }; /* DWARF register number (psABI, figure 3.36) */
 
 enum {
 	FRAME_MAX = 1 << 20, /* bytes; of a larger one nothing is known */
@@ -183,7 +183,7 @@ static bool goes_by_old_code(const struct threads *t, const struct frames *fr, s
 {
 	const struct frame *f = &fr->v.items[i];
 	for (unsigned k = 0; k + 1 < ARCH_DWARF_REGS; k++)
-		if ((f->known >> k & 1) && leads_inside(t, f->reg[k]) && !(k == REG_RCX && is_at_call(t, f)))
+		if ((f->known >> k & 1) && leads_inside(t, f->reg[k]) && !(k == DWARF_RCX && is_at_call(t, f)))
 			return true;
 	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
 	if (end <= f->sp.v || t->opt->n_tables == 0)

@@ -9,7 +9,7 @@
 #include "inject/proc.h"
 
 /* DWARF register numbers: psABI figure 3.36. */
-enum { REG_RBX = 3, REG_RBP = 6, REG_SP = 7, REG_R12 = 12, REG_R15 = 15, REG_RA = ARCH_DWARF_REGS - 1 };
+enum { DWARF_RBX = 3, DWARF_RBP = 6, DWARF_SP = 7, DWARF_R12 = 12, DWARF_R15 = 15, DWARF_RA = ARCH_DWARF_REGS - 1 };
 
 enum { FRAMES_MAX = 4096, VDSO_MAX = 1 << 20 };
 
@@ -207,7 +207,7 @@ static bool find_cfa(const struct cfi_frame *f, const struct cfi_row *row, uint6
 
 static bool preserved(unsigned reg)
 {
-	return reg == REG_RBX || reg == REG_RBP || (reg >= REG_R12 && reg <= REG_R15);
+	return reg == DWARF_RBX || reg == DWARF_RBP || (reg >= DWARF_R12 && reg <= DWARF_R15);
 }
 
 enum found { FOUND, LOST, BROKEN };
@@ -219,7 +219,7 @@ static enum found find_register(const struct cfi_frame *f, const struct cfi_rule
 	uint64_t at = 0;
 	switch (r->kind) {
 	case CFI_UNSPECIFIED:
-		if (reg == REG_SP) {
+		if (reg == DWARF_SP) {
 			*out = cfa;
 			return FOUND;
 		}
@@ -264,7 +264,7 @@ static enum step step(const struct unwinder *u, struct cfi_frame *f, struct fram
 	if (!row_at(u, frame__code(frame), &row))
 		return STEP_STUCK;
 	*interrupted = row.signal_frame;
-	if (row.reg[REG_RA].kind == CFI_UNDEFINED)
+	if (row.reg[DWARF_RA].kind == CFI_UNDEFINED)
 		return STEP_END;
 	if (!find_cfa(f, &row, &cfa))
 		return STEP_STUCK;
@@ -275,15 +275,15 @@ static enum step step(const struct unwinder *u, struct cfi_frame *f, struct fram
 		if (found == BROKEN)
 			return STEP_STUCK;
 		next.known |= (uint32_t)(found == FOUND) << i;
-		if (i == REG_RA) {
+		if (i == DWARF_RA) {
 			frame->slot = slot;
 			frame->signal_slot = row.signal_frame ? computed : taddr(0);
 		}
 	}
-	if (!(next.known >> REG_RA & 1) || !(next.known >> REG_SP & 1))
+	if (!(next.known >> DWARF_RA & 1) || !(next.known >> DWARF_SP & 1))
 		return STEP_STUCK;
 	/* a caller's stack lies above; only a signal may have come on another one */
-	if (!row.signal_frame && next.reg[REG_SP] < f->reg[REG_SP])
+	if (!row.signal_frame && next.reg[DWARF_SP] < f->reg[DWARF_SP])
 		return STEP_STUCK;
 	*f = next;
 	return STEP_ON;
@@ -297,8 +297,10 @@ void unwinder__frames(struct unwinder *u, const struct arch_regs *regs, struct f
 	u->page = 1;
 	arch_regs__dwarf(regs, f.reg);
 	while (out->v.n < FRAMES_MAX) {
-		struct frame frame = {
-		    .pc = taddr(f.reg[REG_RA]), .sp = taddr(f.reg[REG_SP]), .activation = activation, .known = f.known};
+		struct frame frame = {.pc = taddr(f.reg[DWARF_RA]),
+				      .sp = taddr(f.reg[DWARF_SP]),
+				      .activation = activation,
+				      .known = f.known};
 		memcpy(frame.reg, f.reg, sizeof(frame.reg));
 		enum step s = step(u, &f, &frame, &activation);
 		out->stuck_at = frame.pc;

@@ -47,7 +47,9 @@
 enum {
 	STOP_MS = 20,   /* for a thread to stop */
 	STEP_MS = 2000, /* for a step of the surgery, of which none can block */
-	ROUND_MS = 10,  /* between looks for a better candidate */
+	ROUND_MS = 10,  /* between looks for a better candidate, the first time */
+	ROUND_MAX_MS = 100,
+	POLL_MS = 20, /* should a stop not be heard of */
 	HAND_STACK = 4096,
 	RED_ZONE = 128,      /* psABI 3.2.2 */
 	STACK_PAGES = 16384, /* of a stack, from its lowest on, that are looked at */
@@ -528,23 +530,36 @@ static struct err *one_round(struct search *s, bool *done)
 	return NULL;
 }
 
+/* Until one of those that are watched has left its call, and did what is asked for, or it is time to look round. */
+static struct err *wait_for_watched(struct search *s, uint64_t until, bool *done)
+{
+	sigset_t before;
+	struct err *e = NULL;
+	tracee__listen(&before);
+	for (;;) {
+		e = poll_watched(s, done);
+		uint64_t now = clock_ns();
+		if (e || *done || now >= until)
+			break;
+		tracee__sleep(until - now < POLL_MS * 1000000ULL ? until - now : POLL_MS * 1000000ULL);
+	}
+	tracee__unlisten(&before);
+	return e;
+}
+
 static struct err *search(struct search *s)
 {
 	bool done = false;
-	for (;;) {
+	for (int round_ms = ROUND_MS;; round_ms = round_ms < ROUND_MAX_MS / 2 ? round_ms * 2 : ROUND_MAX_MS) {
 		TRY(process__alive(s->p));
 		TRY(one_round(s, &done));
 		if (done)
 			return NULL;
 		if (s->refused && s->watched.n == 0)
 			break;
-		uint64_t next = clock_deadline(ROUND_MS);
-		do {
-			TRY(poll_watched(s, &done));
-			if (done)
-				return NULL;
-			nanosleep(&(struct timespec){0, 500000}, NULL);
-		} while (clock_ns() < next);
+		TRY(wait_for_watched(s, clock_deadline(round_ms), &done));
+		if (done)
+			return NULL;
 		if (clock_ns() >= s->deadline)
 			break;
 	}

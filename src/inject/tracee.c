@@ -177,18 +177,36 @@ static struct err *spin(struct tracee *t, uint64_t deadline)
 	return NULL;
 }
 
-/* A stop announces itself to the tracer by SIGCHLD. With that blocked, nothing can come between the
- * look and the sleep; and should the signal go elsewhere, the next look comes within a millisecond. */
+void tracee__listen(sigset_t *before)
+{
+	sigset_t chld;
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	pthread_sigmask(SIG_BLOCK, &chld, before);
+}
+
+void tracee__sleep(uint64_t ns)
+{
+	const struct timespec nap = {0, (long)ns};
+	sigset_t chld;
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	(void)sigtimedwait(&chld, NULL, &nap);
+}
+
+void tracee__unlisten(const sigset_t *before)
+{
+	pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+/* Should the signal go elsewhere, the next look comes within a millisecond. */
 struct err *tracee__wait(struct tracee *t, uint64_t deadline)
 {
 	TRY(spin(t, deadline));
 	if (t->state != TRACEE_RUNNING)
 		return NULL;
-	sigset_t chld;
 	sigset_t before;
-	sigemptyset(&chld);
-	sigaddset(&chld, SIGCHLD);
-	pthread_sigmask(SIG_BLOCK, &chld, &before);
+	tracee__listen(&before);
 	struct err *e = NULL;
 	for (unsigned turn = 1;; turn++) {
 		e = tracee__poll(t);
@@ -207,10 +225,9 @@ struct err *tracee__wait(struct tracee *t, uint64_t deadline)
 				break;
 		}
 		uint64_t left = deadline - now;
-		struct timespec nap = {0, left < 1000000 ? (long)left : 1000000};
-		(void)sigtimedwait(&chld, NULL, &nap);
+		tracee__sleep(left < 1000000 ? left : 1000000);
 	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	tracee__unlisten(&before);
 	return e;
 }
 

@@ -9,6 +9,8 @@
 #ifndef LLU_INJECT_TRACEE_H
 #define LLU_INJECT_TRACEE_H
 
+#include <signal.h>
+
 #include "inject/arch.h"
 #include "inject/process.h"
 
@@ -42,6 +44,13 @@ void tracee__interrupt(struct tracee *t);
 MUST_CHECK struct err *tracee__wait(struct tracee *t, uint64_t deadline);
 /* The same without waiting. */
 MUST_CHECK struct err *tracee__poll(struct tracee *t);
+
+/* For who polls several: from tracee__listen() to tracee__unlisten() no stop is missed between a look and the sleep
+ * that follows. A stop announces itself by SIGCHLD (ptrace(2)), which is held back meanwhile. */
+void tracee__listen(sigset_t *before);
+/* Until something stopped since the last sleep, or `ns` are over (less than a second). */
+void tracee__sleep(uint64_t ns);
+void tracee__unlisten(const sigset_t *before);
 /* Lets a stopped tracee go on, with the signal it was about to receive. */
 void tracee__cont(struct tracee *t);
 /* The same, up to the next entry or exit of a system call. */
