@@ -102,7 +102,9 @@ MUST_CHECK struct err *process__threads(const struct process *p, pid_t **tids_ou
 MUST_CHECK struct err *process__look(const struct process *p, pid_t tid, struct thread_view *out);
 /* From /proc/PID/task/TID/status; all 0 when the thread is gone. */
 struct thread_status {
-	pid_t own_tid; /* its thread id in its own PID namespace, as it knows it itself */
+	pid_t own_tid;    /* its thread id in its own PID namespace, as it knows it itself */
+	uint64_t handled; /* bit N - 1: of signal N the kernel does not do the default (fs/proc/array.c,
+			     collect_sigign_sigcatch) */
 	/* Context switches so far, of both kinds. A thread that was seen at rest twice has not run in between
 	 * when the count before the first look is that after the second: to rest again it has to be
 	 * switched out again. */

@@ -165,12 +165,15 @@ struct err *process__status(const struct process *p, pid_t tid, struct thread_st
 		return NULL;
 	if (n < 0)
 		return process__err(p, tid, ERR_UNREADABLE, (int)-n, NULL, "its status cannot be read");
-	const char *own = proc_field(buf, "NSpid");
+	const char *own = proc_field(buf, "NSpid"), *caught = proc_field(buf, "SigCgt"),
+		   *ignored = proc_field(buf, "SigIgn");
 	const char *vol = proc_field(buf, "voluntary_ctxt_switches");
 	const char *invol = proc_field(buf, "nonvoluntary_ctxt_switches");
-	if (!own || !vol || !invol)
-		return process__err(p, tid, ERR_UNREADABLE, 0, NULL, "its status has no context-switch counters");
+	if (!own || !caught || !ignored || !vol || !invol)
+		return process__err(p, tid, ERR_UNREADABLE, 0, NULL,
+				    "its status has no context-switch counters, or no signals");
 	out->own_tid = innermost(own);
+	out->handled = strtoull(caught, NULL, 16) | strtoull(ignored, NULL, 16);
 	out->switches = strtoull(vol, NULL, 10) + strtoull(invol, NULL, 10);
 	return NULL;
 }

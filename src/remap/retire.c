@@ -78,8 +78,15 @@ struct kernel_sigaction {
 static struct err *ask_kernel(struct retire *r)
 {
 	static const int needed[] = {SYS_rt_sigaction, SYS_madvise, -1};
+	struct thread_status status;
 	TRY(seccomp__check(r->p, hand__tid(r->hand), needed));
+	TRY(process__status(r->p, hand__tid(r->hand), &status));
+	if (!status.own_tid)
+		return err__new(ERR_RETRY, 0, NULL, NULL, "the thread made in it ended");
+	/* of the others the kernel keeps no address that it would use: who sets one from now on says so anew */
 	for (int sig = 1; sig <= SIGNALS_MAX; sig++) {
+		if (!(status.handled >> (sig - 1) & 1))
+			continue;
 		struct kernel_sigaction a;
 		int64_t result;
 		const uint64_t arg[6] = {(uint64_t)sig, 0, hand__data(r->hand).v, sizeof(a.mask)};
