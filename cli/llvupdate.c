@@ -75,7 +75,15 @@ static bool parse_number(const char *s, long min, long max, long *out)
 	return errno == 0 && end != s && *end == 0 && *out >= min && *out <= max;
 }
 
-/* PIDs between blanks or commas. */
+static bool listed(const pid_list *l, pid_t pid)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i] == pid)
+			return true;
+	return false;
+}
+
+/* PIDs between blanks or commas; each counts once. */
 static bool parse_pids(const char *s, pid_list *out)
 {
 	FREE_CLEANUP char *copy = xstrdup(s);
@@ -86,7 +94,8 @@ static bool parse_pids(const char *s, pid_list *out)
 			continue;
 		if (!parse_number(word, 1, INT32_MAX, &pid))
 			return false;
-		vec__push(out, (pid_t)pid);
+		if (!listed(out, (pid_t)pid))
+			vec__push(out, (pid_t)pid);
 	}
 	return out->n > 0;
 }
@@ -169,7 +178,7 @@ static int parse(int argc, char **argv, struct options *o)
 			o->timeout_s = (unsigned)n;
 			break;
 		case 'l':
-			o->log = optarg;
+			o->log = optarg + strspn(optarg, " "); /* clients of AIX say "-l FILE" in one argument */
 			break;
 		case OPT_DELAY:
 			if (!parse_number(optarg, 0, 3600, &n))
@@ -271,14 +280,6 @@ static struct trace *open_trace(void)
 }
 
 /* ---- the processes ---- */
-
-static bool listed(const pid_list *l, pid_t pid)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i] == pid)
-			return true;
-	return false;
-}
 
 static void add_all(job_list *jobs, const pid_list *except)
 {

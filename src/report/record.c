@@ -60,7 +60,7 @@ void record__make_lost(pid_t pid, const char *name, enum outcome outcome, const 
 			       .unknown = true,
 			       .concerns = true,
 			       .name = xstrdup(name),
-			       .preview = xstrdup(said),
+			       .preview = report__sentence(said),
 			       .validating = xstrdup(""),
 			       .details = xstrdup(said),
 			       .json = report__lost_json(pid, name, outcome, text, hint)};
