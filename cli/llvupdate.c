@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/standard.h"
 #include "base/trusted.h"
 #include "config/lvupdate_data.h"
 #include "crew/crew.h"
@@ -396,13 +397,13 @@ static void update(struct operation *x, const struct options *o)
 static int exit_code(const record_list *l, bool preview)
 {
 	struct report_summary s = report__summarise(l->items, l->n);
+	if (s.failure) /* before all else: somebody has to look after that process */
+		return EXIT_FAILURE_SEEN;
 	for (size_t i = 0; i < l->n; i++)
 		if (l->items[i].not_permitted)
 			return EXIT_NOT_PERMITTED;
 	if (preview && s.to_do)
 		return EXIT_DONE;
-	if (s.failure)
-		return EXIT_FAILURE_SEEN;
 	if (s.not_updated)
 		return EXIT_NOT_UPDATED;
 	return s.success || s.to_do ? EXIT_DONE : EXIT_NOTHING;
@@ -473,6 +474,7 @@ static int run(const struct options *o)
 int main(int argc, char **argv)
 {
 	struct options o;
+	standard__open();
 	signal(SIGPIPE, SIG_IGN); /* a reader that goes away must not end an operation half-way */
 	int code = parse(argc, argv, &o);
 	if (code < 0)

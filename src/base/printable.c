@@ -29,16 +29,26 @@ static bool is_obeyed(uint32_t c)
 	       (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
 }
 
-char *printable(char *s)
+static char *replace(char *s, bool obeyed_too)
 {
 	for (uint8_t *p = (uint8_t *)s; *p;) {
 		uint32_t c = 0;
 		size_t n = decode(p, &c);
-		bool bad = n == 0 || is_obeyed(c);
+		bool bad = n == 0 || (obeyed_too && is_obeyed(c));
 		for (size_t i = 0; i < (n ? n : 1); i++, p++)
 			*p = bad ? '?' : *p;
 	}
 	return s;
+}
+
+char *printable(char *s)
+{
+	return replace(s, true);
+}
+
+char *printable__utf8(const char *s)
+{
+	return replace(xstrdup(s), false);
 }
 
 char *printable__copy(const char *s)
