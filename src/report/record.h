@@ -20,6 +20,7 @@ struct report_target {
 
 struct record {
 	pid_t pid;
+	uint64_t start_time; /* with the PID it names a process (process.h); 0: not known */
 	enum outcome outcome;
 	bool unknown;       /* it could not be looked at */
 	bool concerns;      /* there is something to say about it in a report */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "scene.h"
 
@@ -158,7 +159,6 @@ Test(many, the_command_is_killed)
 	await_others(&m);
 	cr_assert_eq(kill(tool, SIGKILL), 0);
 	cr_assert_eq(command__wait(tool, WAIT_S), -SIGKILL);
-	target__ask(m.targets[0], "unblock", "unblocked");
 	struct result r;
 	int64_t end = support__now_ms() + (int64_t)WAIT_S * 1000;
 	do { /* busy for as long as the last one of its processes is dying */
@@ -166,8 +166,92 @@ Test(many, the_command_is_killed)
 		cr_assert(r.exit_code == 0 || (r.exit_code == 5 && support__now_ms() < end), "%s%s", r.out, r.err);
 		result__free(&r);
 	} while (r.exit_code != 0);
+	target__ask(m.targets[0], "unblock", "unblocked"); /* not before: what is dying could still finish it */
 	m.scene.target = m.targets[0];
 	scene__update(&m.scene);
 	target__rounds(m.targets[0], 1, 2);
 	finish(&m);
+}
+
+/* ---- what there is too little of, and what changes meanwhile ---- */
+
+/* $1 is llvupdate, $2 the PIDs, $3 the log. */
+static struct result run_script(const struct many *m, const char *script)
+{
+	return command__run(
+	    (const char *const[]){"bash", "-c", script, "bash", COMMAND_DIR "/llvupdate", m->pids, log_of(m), NULL},
+	    WAIT_S);
+}
+
+/* Who is stuck holds a file of the command's for as long as there are tries. */
+Test(many, few_files)
+{
+	struct many m = begin();
+	for (int i = 1; i < MANY; i++)
+		target__ask(m.targets[i], "block", "blocked");
+	struct result r = run_script(&m, "ulimit -Sn 10; exec \"$1\" -p \"$2\" -n 1 -t 1 -l \"$3\"");
+	cr_expect_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(strstr(r.out, "NOT UPDATED: 6 FAILURE: 0"), "%s", r.out);
+	cr_expect(!strstr(r.out, "Too many open files"), "%s", r.out);
+	result__free(&r);
+	/* where there are no more to be had: nothing was done, and that is said */
+	r = run_script(&m, "ulimit -n 10; exec \"$1\" -p \"$2\" -n 1 -t 1 -l \"$3\"");
+	cr_expect_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(strstr(r.out, "NOT UPDATED: 6 FAILURE: 0"), "%s", r.out);
+	cr_expect(strstr(r.out, "Too many open files"), "%s", r.out);
+	result__free(&r);
+	for (int i = 0; i < MANY; i++) {
+		target__ask(m.targets[i], "unblock", "unblocked");
+		target__rounds(m.targets[i], 1, 1);
+	}
+	finish(&m);
+}
+
+/* Without a process of its own it does one after the other itself. */
+Test(many, few_processes)
+{
+	if (geteuid() != 0)
+		cr_skip_test("only root can be another user");
+	struct result r =
+	    command__run((const char *const[]){"setpriv", "--reuid=54321", "--clear-groups", "prlimit", "--nproc=0",
+					       COMMAND_DIR "/llvupdate", "-p", "1 4194305", NULL},
+			 WAIT_S);
+	cr_expect_eq(r.exit_code, 5, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(strstr(r.out, "\n1 - NOT UPDATED\n4194305 - NOT UPDATED\n"), "%s%s", r.out, r.err);
+	cr_expect(text__has(r.out, "Cannot look at PID 4194305: .*no such process"), "%s", r.out);
+	result__free(&r);
+}
+
+Test(many, the_command_itself)
+{
+	struct many m = begin();
+	target__ask(m.targets[0], "unblock", "unblocked");
+	struct result r = run_script(&m, "exec \"$1\" -p \"$$ $2\" -l \"$3\"");
+	cr_expect_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(text__has(r.out, "Cannot look at PID [0-9]+: it is this tool itself\n"), "%s", r.out);
+	cr_expect(strstr(r.out, "SUCCESS: 6 NOT UPDATED: 1 FAILURE: 0"), "%s", r.out);
+	result__free(&r);
+	finish(&m);
+}
+
+/* Between the preview and the update: the report still has its name, and says why. */
+Test(many, one_ends_meanwhile)
+{
+	struct many m = begin();
+	char *log;
+	target__ask(m.targets[0], "unblock", "unblocked");
+	pid_t tool = command__start(
+	    (const char *const[]){COMMAND_DIR "/llvupdate", "-p", m.pids, "--delay", "2", "-l", log_of(&m), NULL});
+	usleep(1000000);
+	target__kill(m.targets[1]);
+	cr_expect_eq(command__wait(tool, WAIT_S), 3);
+	log = read_log(&m);
+	pid_t pid = target__pid(m.targets[1]);
+	cr_expect(text__has(log, path_of("\n%d drive_driver NOT UPDATED\n", pid)), "%s", log);
+	cr_expect(text__has(log, path_of("\nCannot look at PID %d: .*==== LLU Report ====", pid)), "%s", log);
+	cr_expect(strstr(log, "SUCCESS: 5 NOT UPDATED: 1 FAILURE: 0"), "%s", log);
+	free(log);
+	for (int i = 0; i < MANY; i++)
+		if (i != 1)
+			free(target__finish(m.targets[i]));
 }
