@@ -14,6 +14,7 @@
 #include "base/trusted.h"
 #include "config/lvupdate_data.h"
 #include "crew/crew.h"
+#include "inject/process.h"
 #include "report/journal.h"
 #include "report/report.h"
 
@@ -430,9 +431,21 @@ static void operate(struct operation *x, const struct options *o)
 		report__say(&x->r, "run: llvupdate -a\n");
 }
 
+/* -1: go on; else the exit code. Where nobody sits in front of it, this is the making of a system in a folder. */
+static int check_surroundings(const struct options *o)
+{
+	ERR_CLEANUP struct err *e = process__check_proc();
+	if (e && !o->upgraded)
+		report__error(stderr, "llvupdate", e);
+	return !e ? -1 : o->upgraded ? EXIT_DONE : EXIT_NOT_PERMITTED;
+}
+
 static int run(const struct options *o)
 {
 	struct operation x = {0};
+	int cannot = check_surroundings(o);
+	if (cannot >= 0)
+		return cannot;
 	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
 	struct plan_cache *plans = plan_cache__open(NULL);
 	struct trace *trace = o->preview ? NULL : open_trace();
@@ -476,6 +489,10 @@ int main(int argc, char **argv)
 	struct options o;
 	standard__open();
 	signal(SIGPIPE, SIG_IGN); /* a reader that goes away must not end an operation half-way */
+	/* A terminal must not stop it (Ctrl-Z; output in the background) while processes stand still for it. */
+	signal(SIGTSTP, SIG_IGN);
+	signal(SIGTTIN, SIG_IGN);
+	signal(SIGTTOU, SIG_IGN);
 	int code = parse(argc, argv, &o);
 	if (code < 0)
 		code = run(&o);

@@ -112,16 +112,16 @@ Test(many, the_stuck_one_is_named)
 	finish(&m);
 }
 
-/* Everything that this process has made, its children's children first. */
-static void kill_descendants(pid_t pid)
+/* To everything that this process has made, its children's children first. */
+static void kill_descendants(pid_t pid, int signal)
 {
 	char path[64];
 	int child;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
 	FILE *f = fopen(path, "r");
 	while (f && fscanf(f, "%d", &child) == 1) {
-		kill_descendants(child);
-		kill(child, SIGKILL);
+		kill_descendants(child, signal);
+		kill(child, signal);
 	}
 	if (f)
 		fclose(f);
@@ -133,7 +133,7 @@ Test(many, who_does_the_work_is_killed)
 	struct many m = begin();
 	pid_t tool = start(&m, "250");
 	await_others(&m);
-	kill_descendants(tool);
+	kill_descendants(tool, SIGKILL);
 	cr_assert_eq(command__wait(tool, WAIT_S), 4);
 	char *log = read_log(&m);
 	expect_state(&m, log, 0, "FAILURE");
@@ -147,6 +147,23 @@ Test(many, who_does_the_work_is_killed)
 	target__rounds(m.targets[0], 1, 1);
 	m.scene.target = m.targets[0];
 	scene__update(&m.scene);
+	target__rounds(m.targets[0], 1, 2);
+	finish(&m);
+}
+
+/* Ctrl-Z reaches all of them: nobody stops, with processes that stand still for it. */
+Test(many, a_terminal_does_not_stop_it)
+{
+	struct many m = begin();
+	static const int signals[] = {SIGTSTP, SIGTTIN, SIGTTOU};
+	pid_t tool = start(&m, "250");
+	await_others(&m);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		kill_descendants(tool, signals[i]);
+		kill(tool, signals[i]);
+	}
+	target__ask(m.targets[0], "unblock", "unblocked");
+	cr_assert_eq(command__wait(tool, WAIT_S), 0);
 	target__rounds(m.targets[0], 1, 2);
 	finish(&m);
 }
@@ -254,4 +271,23 @@ Test(many, one_ends_meanwhile)
 	for (int i = 0; i < MANY; i++)
 		if (i != 1)
 			free(target__finish(m.targets[i]));
+}
+
+/* PIDs would be those of other processes. */
+Test(many, proc_is_of_another_namespace)
+{
+	static const char *const commands[] = {"llvupdate -P", "llvupdate -a", "llvupdate -p 1", "cllvupdate -u",
+					       "procmap 1"};
+	if (geteuid() != 0)
+		cr_skip_test("only root can make a PID namespace");
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		struct result r =
+		    command__run((const char *const[]){"unshare", "--pid", "--fork", "sh", "-c",
+						       path_of(COMMAND_DIR "/%s; exit $?", commands[i]), NULL},
+				 WAIT_S);
+		cr_expect_eq(r.exit_code, 5, "%s: exit code %d\n%s%s", commands[i], r.exit_code, r.out, r.err);
+		cr_expect(strstr(r.err, "/proc: it is not mounted, or for another PID namespace"), "%s: %s%s",
+			  commands[i], r.out, r.err);
+		result__free(&r);
+	}
 }
