@@ -2,6 +2,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/standard.h"
 #include "remap/recover.h"
 
 enum { EXIT_DONE = 0, EXIT_USAGE = 2, EXIT_NOT_CLEANED = 4, EXIT_NOT_PERMITTED = 5 };
@@ -59,6 +60,7 @@ static int clean_up(void)
 
 int main(int argc, char **argv)
 {
+	standard__open();
 	enum { OPT_HELP = 256, OPT_VERSION };
 	static const struct option long_options[] = {
 	    {"update", no_argument, NULL, 'u'},

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/standard.h"
 #include "image/overrule.h"
 #include "image/unprepared.h"
 #include "report/report.h"
@@ -132,6 +133,7 @@ static const char usage[] = "usage: llusplit IN.so -o OUT.so [--like OLD.so]\n"
 
 int main(int argc, char **argv)
 {
+	standard__open();
 	enum { OPT_LIKE = 256, OPT_CHECK, OPT_PROOF, OPT_UNPREPARED, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
 	static const struct option options[] = {
 	    {"output", required_argument, NULL, 'o'},

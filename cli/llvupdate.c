@@ -10,9 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/standard.h"
 #include "base/trusted.h"
 #include "config/lvupdate_data.h"
 #include "crew/crew.h"
+#include "inject/process.h"
 #include "report/journal.h"
 #include "report/report.h"
 
@@ -75,7 +77,15 @@ static bool parse_number(const char *s, long min, long max, long *out)
 	return errno == 0 && end != s && *end == 0 && *out >= min && *out <= max;
 }
 
-/* PIDs between blanks or commas. */
+static bool listed(const pid_list *l, pid_t pid)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i] == pid)
+			return true;
+	return false;
+}
+
+/* PIDs between blanks or commas; each counts once. */
 static bool parse_pids(const char *s, pid_list *out)
 {
 	FREE_CLEANUP char *copy = xstrdup(s);
@@ -86,7 +96,8 @@ static bool parse_pids(const char *s, pid_list *out)
 			continue;
 		if (!parse_number(word, 1, INT32_MAX, &pid))
 			return false;
-		vec__push(out, (pid_t)pid);
+		if (!listed(out, (pid_t)pid))
+			vec__push(out, (pid_t)pid);
 	}
 	return out->n > 0;
 }
@@ -169,7 +180,7 @@ static int parse(int argc, char **argv, struct options *o)
 			o->timeout_s = (unsigned)n;
 			break;
 		case 'l':
-			o->log = optarg;
+			o->log = optarg + strspn(optarg, " "); /* clients of AIX say "-l FILE" in one argument */
 			break;
 		case OPT_DELAY:
 			if (!parse_number(optarg, 0, 3600, &n))
@@ -271,14 +282,6 @@ static struct trace *open_trace(void)
 }
 
 /* ---- the processes ---- */
-
-static bool listed(const pid_list *l, pid_t pid)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i] == pid)
-			return true;
-	return false;
-}
 
 static void add_all(job_list *jobs, const pid_list *except)
 {
@@ -395,13 +398,13 @@ static void update(struct operation *x, const struct options *o)
 static int exit_code(const record_list *l, bool preview)
 {
 	struct report_summary s = report__summarise(l->items, l->n);
+	if (s.failure) /* before all else: somebody has to look after that process */
+		return EXIT_FAILURE_SEEN;
 	for (size_t i = 0; i < l->n; i++)
 		if (l->items[i].not_permitted)
 			return EXIT_NOT_PERMITTED;
 	if (preview && s.to_do)
 		return EXIT_DONE;
-	if (s.failure)
-		return EXIT_FAILURE_SEEN;
 	if (s.not_updated)
 		return EXIT_NOT_UPDATED;
 	return s.success || s.to_do ? EXIT_DONE : EXIT_NOTHING;
@@ -428,9 +431,21 @@ static void operate(struct operation *x, const struct options *o)
 		report__say(&x->r, "run: llvupdate -a\n");
 }
 
+/* -1: go on; else the exit code. Where nobody sits in front of it, this is the making of a system in a folder. */
+static int check_surroundings(const struct options *o)
+{
+	ERR_CLEANUP struct err *e = process__check_proc();
+	if (e && !o->upgraded)
+		report__error(stderr, "llvupdate", e);
+	return !e ? -1 : o->upgraded ? EXIT_DONE : EXIT_NOT_PERMITTED;
+}
+
 static int run(const struct options *o)
 {
 	struct operation x = {0};
+	int cannot = check_surroundings(o);
+	if (cannot >= 0)
+		return cannot;
 	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
 	struct plan_cache *plans = plan_cache__open(NULL);
 	struct trace *trace = o->preview ? NULL : open_trace();
@@ -472,7 +487,12 @@ static int run(const struct options *o)
 int main(int argc, char **argv)
 {
 	struct options o;
+	standard__open();
 	signal(SIGPIPE, SIG_IGN); /* a reader that goes away must not end an operation half-way */
+	/* A terminal must not stop it (Ctrl-Z; output in the background) while processes stand still for it. */
+	signal(SIGTSTP, SIG_IGN);
+	signal(SIGTTIN, SIG_IGN);
+	signal(SIGTTOU, SIG_IGN);
 	int code = parse(argc, argv, &o);
 	if (code < 0)
 		code = run(&o);

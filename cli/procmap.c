@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/standard.h"
 #include "report/procmap.h"
 #include "report/report.h"
 
@@ -55,6 +56,7 @@ static bool parse_pid(const char *s, pid_t *out)
 
 int main(int argc, char **argv)
 {
+	standard__open();
 	enum { OPT_GDB = 256, OPT_HELP, OPT_VERSION };
 	static const struct option options[] = {
 	    {"gdb", no_argument, NULL, OPT_GDB},

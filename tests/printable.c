@@ -30,3 +30,27 @@ Test(printable, all)
 		free(s);
 	}
 }
+
+/* Where a line is read word by word. */
+Test(printable, word)
+{
+	static const struct {
+		const char *from, *to;
+	} cases[] = {
+	    {"", "-"},
+	    {"python3", "python3"},
+	    {"tmux: server", "tmux:_server"},
+	    {" \t", "__"},
+	    {"a\nb\r", "a?b?"},
+	    {"a\302\240b\342\200\203c\343\200\200d", "a_b_c_d"}, /* no-break, em, ideographic */
+	    {"\302\205\342\200\250", "?????"},                   /* ends of lines */
+	    {"gr\303\266\303\237e", "gr\303\266\303\237e"},
+	    {"\377 \342\200", "?_??"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *s = printable__word(cases[i].from);
+		cr_assert_str_eq(s, cases[i].to, "case %zu: %s", i, s);
+		free(s);
+	}
+}

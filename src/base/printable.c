@@ -29,19 +29,53 @@ static bool is_obeyed(uint32_t c)
 	       (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
 }
 
-char *printable(char *s)
+static char *replace(char *s, bool obeyed_too)
 {
 	for (uint8_t *p = (uint8_t *)s; *p;) {
 		uint32_t c = 0;
 		size_t n = decode(p, &c);
-		bool bad = n == 0 || is_obeyed(c);
+		bool bad = n == 0 || (obeyed_too && is_obeyed(c));
 		for (size_t i = 0; i < (n ? n : 1); i++, p++)
 			*p = bad ? '?' : *p;
 	}
 	return s;
 }
 
+char *printable(char *s)
+{
+	return replace(s, true);
+}
+
+char *printable__utf8(const char *s)
+{
+	return replace(xstrdup(s), false);
+}
+
 char *printable__copy(const char *s)
 {
 	return printable(xstrdup(s));
+}
+
+/* Unicode 15: White_Space, as far as printable() leaves it. */
+static bool is_white(uint32_t c)
+{
+	return c == '\t' || c == ' ' || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x202f ||
+	       c == 0x205f || c == 0x3000;
+}
+
+char *printable__word(const char *s)
+{
+	char *word = printable__copy(*s ? s : "-"), *to = word;
+	for (const char *p = word; *p;) {
+		uint32_t c = 0;
+		size_t n = decode((const uint8_t *)p, &c);
+		if (is_white(c))
+			*to++ = '_';
+		else
+			for (size_t i = 0; i < n; i++)
+				*to++ = p[i];
+		p += n;
+	}
+	*to = 0;
+	return word;
 }

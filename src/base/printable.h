@@ -9,5 +9,10 @@
 char *printable(char *s);
 /* A copy made printable; the caller frees it. */
 char *printable__copy(const char *s);
+/* A copy that is UTF-8, with '?' for each byte that is none; all else stays. The caller frees it. */
+char *printable__utf8(const char *s);
+/* A copy that is one word, for where words have places: printable, with '_' for each white space (Unicode's, too), and
+ * "-" if there is nothing. The caller frees it. */
+char *printable__word(const char *s);
 
 #endif

@@ -5,9 +5,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum message {
-	/* to a worker, each with the PID and a channel for the answers */
+	/* to a worker, each with an order and a channel for the answers */
 	MESSAGE_LOOK,     /* look, and answer with a record */
 	MESSAGE_LOOK_ALL, /* the same; the answer may be that there is nothing to say */
 	MESSAGE_UPDATE,   /* look, and try */
@@ -19,6 +20,11 @@ enum message {
 	MESSAGE_KEPT,     /* the worker is free: somebody else keeps the process from now on */
 	MESSAGE_PREPARED, /* the first half of a try is over */
 	MESSAGE_RECORD,   /* what is to be said now: a record's bytes */
+};
+
+struct order {
+	pid_t pid;
+	uint64_t start_time; /* of the process that was looked at before (record.h); 0: whoever has the PID */
 };
 
 /* Both ends, close-on-exec. False with errno. */

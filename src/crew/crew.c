@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,7 +37,7 @@ struct crew {
 	struct plan_options *plan;
 	int turns;
 	struct worker_process workers[WORKERS_MAX];
-	size_t n_workers; /* 0: the caller does the work */
+	size_t n_workers;
 	enum step step;
 	size_t prepared; /* in this try */
 	unsigned replaced;
@@ -104,6 +105,18 @@ static void close_channel(struct job *j)
 	j->channel = -1;
 }
 
+/* Nobody could be had for it: `why` (errno), or all workers are gone (0). The process is as it was. */
+static void not_begun(struct job *j, int why)
+{
+	FREE_CLEANUP char *name = xstrdup(j->record.name ? j->record.name : "-");
+	FREE_CLEANUP char *text = xasprintf("Process %s pid %d: llvupdate has no process of its own for it%s%s", name,
+					    j->pid, why ? ": " : "", why ? strerror(why) : "");
+	record__free(&j->record);
+	record__make_lost(j->pid, name, OUTCOME_NOT_UPDATED, text, "run llvupdate again", &j->record);
+	close_channel(j);
+	j->state = JOB_OVER;
+}
+
 static void lose(struct crew *c, struct job *j)
 {
 	bool looked = c->step == STEP_LOOK;
@@ -139,6 +152,12 @@ static void take_record(struct crew *c, struct job *j, const uint8_t *bytes, siz
 		return;
 	}
 	free_worker(c, j);
+	if (c->step != STEP_LOOK && r.unknown) { /* previews are over: why it is unknown now is said at the end */
+		free(r.details);
+		r.details = xstrdup(r.preview);
+		free(r.name);
+		r.name = xstrdup(j->record.name);
+	}
 	record__free(&j->record);
 	j->record = r;
 	bool kept = j->state != JOB_AT_WORKER && r.pending;
@@ -224,14 +243,15 @@ static void give_to_worker(struct crew *c, struct job *j, struct worker_process 
 	int ends[2];
 	enum message m = c->step == STEP_TRY ? MESSAGE_UPDATE : c->all ? MESSAGE_LOOK_ALL : MESSAGE_LOOK;
 	if (!channel__new(ends)) {
-		lose(c, j);
+		not_begun(j, errno);
 		return;
 	}
+	const struct order o = {.pid = j->pid, .start_time = j->record.start_time};
 	w->busy = true;
 	j->worker = (size_t)(w - c->workers);
 	j->state = JOB_AT_WORKER;
 	j->channel = ends[0];
-	bool sent = channel__send(w->control, m, &j->pid, sizeof(j->pid), ends[1]);
+	bool sent = channel__send(w->control, m, &o, sizeof(o), ends[1]);
 	close(ends[1]);
 	if (sent)
 		return;
@@ -252,8 +272,8 @@ static void hand_out(struct crew *c)
 		struct job *j = &c->jobs->items[i];
 		if (j->state != JOB_WAITS)
 			continue;
-		if (!any_worker(c)) {
-			lose(c, j);
+		if (j->channel < 0 && !any_worker(c)) {
+			not_begun(j, 0);
 			continue;
 		}
 		struct worker_process *w = idle_worker(c);
@@ -353,6 +373,16 @@ static void work_alone(struct crew *c, struct job *j, const struct crew_watch *w
 
 /* ---- the steps ---- */
 
+/* Whoever waits for another try holds a channel. The soft limit is for programs that use select(2). */
+static void allow_files(void)
+{
+	struct rlimit r;
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+		r.rlim_cur = r.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &r);
+	}
+}
+
 struct crew *crew__new(job_list *jobs, bool all, const struct work_options *opt, struct plan_options *plan)
 {
 	struct crew *c = xcalloc(1, sizeof(*c));
@@ -367,10 +397,12 @@ struct crew *crew__new(job_list *jobs, bool all, const struct work_options *opt,
 	if (c->opt.alone)
 		return c;
 	size_t n = processors();
+	allow_files();
 	c->turns = turns__create();
 	c->n_workers = n < WORKERS_MAX ? n : WORKERS_MAX;
 	for (size_t i = 0; i < c->n_workers; i++)
 		start_worker(c, &c->workers[i]);
+	c->opt.alone = !any_worker(c);
 	return c;
 }
 
@@ -388,15 +420,20 @@ void crew__look(struct crew *c, const struct crew_watch *watch)
 
 static void step_of_pending(struct crew *c, const struct crew_watch *watch)
 {
+	bool several = c->jobs->n > 1; /* alone: one after the other, and told at the end */
 	c->prepared = 0;
 	for (size_t i = 0; i < c->jobs->n; i++) {
 		struct job *j = &c->jobs->items[i];
 		j->state = j->record.pending ? JOB_WAITS : JOB_OVER;
-		if (j->record.pending && c->opt.alone)
-			work_alone(c, j, watch);
+		if (!j->record.pending || !c->opt.alone)
+			continue;
+		work_alone(c, j, several ? NULL : watch);
+		c->prepared += j->record.outcome == OUTCOME_SUCCESS;
 	}
 	if (!c->opt.alone)
 		run_step(c, watch);
+	else if (several && watch && watch->prepared)
+		watch->prepared(watch->context, c->prepared);
 }
 
 void crew__try(struct crew *c, const struct crew_watch *watch)

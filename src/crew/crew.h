@@ -1,7 +1,8 @@
 /* An operation on many processes, side by side: each is looked at, tried, and tried again. One that is stuck, or ends
  * the process of ours that is at work on it, delays nobody else.
  *
- *     crew__new()       with one process to look at, the caller does the work itself; else workers do (worker.h)
+ *     crew__new()       with one process to look at, the caller does the work itself; else workers do (worker.h),
+ *                       unless none can be made
  *     crew__look()      each job gets a record
  *     crew__try()       one try of all that are pending; so often as is wished
  *     crew__give_up()   what is pending still is NOT UPDATED

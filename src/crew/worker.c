@@ -16,6 +16,7 @@ struct worker {
 	struct work_options opt;
 	struct turns *turns;
 	int control, turns_file;
+	pid_t parent;
 };
 
 /* Not to outlive who asked (prctl(2), PR_SET_PDEATHSIG); it may be gone already. */
@@ -59,6 +60,19 @@ static void *watch(void *channel)
 	return NULL;
 }
 
+/* Nothing was begun: the process is as it was. `e` is the callee's. */
+static void answer_not_begun(struct report_target *t, int channel, struct err *e)
+{
+	target__close(t->target);
+	*t = (struct report_target){.pid = t->pid, .error = e};
+	(void)answer(channel, t);
+}
+
+static struct err *no_process(pid_t pid, int errnum)
+{
+	return err__new(ERR_SYSTEM, errnum, NULL, NULL, "pid %d: no process could be made for its update", pid);
+}
+
 static _Noreturn void keep(struct worker *w, struct report_target *t, int channel)
 {
 	enum message m = MESSAGE_TRY;
@@ -67,9 +81,11 @@ static _Noreturn void keep(struct worker *w, struct report_target *t, int channe
 	pthread_t watcher;
 	bool more;
 	prctl(PR_SET_PDEATHSIG, 0);
-	if (!thread__start(&watcher, watch, &channel))
-		_exit(1);
 	close(w->control);
+	if (!thread__start(&watcher, watch, &channel)) {
+		answer_not_begun(t, channel, no_process(t->pid, EAGAIN));
+		_exit(0);
+	}
 	turns__close(w->turns); /* the worker's: a turn is not shared */
 	w->opt.update.turns = turns__open(w->turns_file);
 	do {
@@ -85,28 +101,36 @@ static _Noreturn void keep(struct worker *w, struct report_target *t, int channe
 
 static void hand_over(struct worker *w, struct report_target *t, int channel)
 {
+	/* before there are two that write: a message of one must not get into the middle of the other's */
+	(void)channel__send(channel, MESSAGE_KEPT, NULL, 0, -1);
 	pid_t pid = fork();
 	if (pid == 0)
 		keep(w, t, channel);
-	if (pid > 0) {
-		(void)channel__send(channel, MESSAGE_KEPT, NULL, 0, -1);
-		return;
-	}
-	target__give_up(t->target);
-	target__close(t->target);
-	t->target = NULL;
-	t->error = err__new(ERR_SYSTEM, errno, NULL, NULL, "pid %d: no process could be made for its update", t->pid);
-	(void)answer(channel, t);
+	if (pid < 0)
+		answer_not_begun(t, channel, no_process(t->pid, errno));
 }
 
 /* ---- taking work ---- */
 
-static void one(struct worker *w, enum message m, pid_t pid, int channel)
+static bool is_another(const struct report_target *t, const struct order *o)
 {
-	struct report_target t;
-	bool nothing = work__look(&w->opt, pid, m == MESSAGE_LOOK_ALL, &t);
+	return t->target && o->start_time && t->target->start_time != o->start_time;
+}
+
+static void one(struct worker *w, enum message m, const struct order *o, int channel)
+{
+	struct report_target t = {.pid = o->pid};
+	bool nothing = false;
+	if (o->pid == w->parent) /* the command; of itself a worker's process__open() says so */
+		t.error = err__new(ERR_REFUSED, 0, NULL, NULL, "pid %d: it is this tool itself", o->pid);
+	else
+		nothing = work__look(&w->opt, o->pid, m == MESSAGE_LOOK_ALL, &t);
 	if (nothing)
 		(void)channel__send(channel, MESSAGE_NOTHING, NULL, 0, -1);
+	else if (is_another(&t, o))
+		answer_not_begun(
+		    &t, channel,
+		    err__new(ERR_GONE, 0, NULL, NULL, "pid %d: it has ended, and another process has its PID", o->pid));
 	else if (m == MESSAGE_UPDATE && t.target && target__pending(t.target))
 		hand_over(w, &t, channel);
 	else
@@ -116,7 +140,8 @@ static void one(struct worker *w, enum message m, pid_t pid, int channel)
 
 void worker__run(int control, int turns, pid_t parent, const struct work_options *opt, struct plan_options *plan)
 {
-	struct worker w = {.opt = *opt, .turns = turns__open(turns), .control = control, .turns_file = turns};
+	struct worker w = {
+	    .opt = *opt, .turns = turns__open(turns), .control = control, .turns_file = turns, .parent = parent};
 	enum message m;
 	uint8_t *bytes;
 	size_t len;
@@ -124,10 +149,10 @@ void worker__run(int control, int turns, pid_t parent, const struct work_options
 	die_with(parent);
 	plan_cache__take_turns(plan->plans, w.turns);
 	while (channel__receive(control, &m, &bytes, &len, &channel)) {
-		pid_t pid;
-		if (len == sizeof(pid) && channel >= 0) {
-			memcpy(&pid, bytes, sizeof(pid));
-			one(&w, m, pid, channel);
+		struct order o;
+		if (len == sizeof(o) && channel >= 0) {
+			memcpy(&o, bytes, sizeof(o));
+			one(&w, m, &o, channel);
 		}
 		free(bytes);
 		if (channel >= 0)

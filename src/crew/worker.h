@@ -6,7 +6,7 @@
  *        |<---------------- RECORD ---| (by the channel)
  *        | UPDATE pid, channel        |
  *        |--------------------------->| looks, plans, forks ------------> tries
- *        |<------------------ KEPT ---|                                     |
+ *        |<------------------ KEPT ---| (just before the fork)              |
  *        |<----------------------------------------- PREPARED, RECORD ------|
  *        | TRY (the next one) ------------------------------------------->  | tries again
  *        |<----------------------------------------- PREPARED, RECORD ------|

@@ -205,8 +205,19 @@ static struct err *check_executable(const struct process *p)
 	return check_interpreter(p, fd, &h);
 }
 
+struct err *process__check_proc(void)
+{
+	char self[16];
+	ssize_t n = readlink("/proc/self", self, sizeof(self) - 1);
+	self[n > 0 ? n : 0] = '\0';
+	return strtol(self, NULL, 10) == getpid() ? NULL
+						  : err__new(ERR_PERMISSION, 0, "/proc", "mount it (proc(5))",
+							     "it is not mounted, or for another PID namespace");
+}
+
 static struct err *open_parts(struct process *p)
 {
+	TRY(process__check_proc());
 	p->pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
 	if (p->pidfd < 0) {
 		/* EINVAL: a thread that is not the leader of its group (pidfd_open(2)) */

@@ -54,6 +54,10 @@ struct thread_view {
 	bool io_worker; /* PF_IO_WORKER: an io_uring worker that never runs user code */
 };
 
+/* Is /proc there, and of our own PID namespace? Else a PID is one process to pidfd_open(2) and another one, or none, to
+ * /proc. ERR_PERMISSION. */
+MUST_CHECK struct err *process__check_proc(void);
+
 /* Opens a process. Errors: ERR_GONE (no such process, or it ended), ERR_PERMISSION, and ERR_REFUSED
  * for what is never operated on: a kernel thread, llvupdate itself, a 32-bit process (by the ELF
  * class of /proc/PID/exe), a program that is linked statically or has another dynamic loader than glibc's. The caller

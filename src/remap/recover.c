@@ -506,6 +506,7 @@ static struct err *clear_journals(recovery_list *out)
 struct err *recover__all(recovery_list *out)
 {
 	CLOSE_CLEANUP int lock = -1;
+	TRY(process__check_proc());
 	TRY(lock__all(&lock));
 	look_at_processes(out);
 	TRY(clear_journals(out));

@@ -2,14 +2,22 @@
 #include <json-c/json.h>
 #include <string.h>
 
+#include "base/printable.h"
 #include "image/gate.h"
 #include "report/report.h"
 
 enum { SCHEMA = 1 };
 
+/* JSON is UTF-8 (RFC 8259, section 8.1): one name that is not must not cost a reader the whole document. */
+static struct json_object *new_text(const char *text)
+{
+	FREE_CLEANUP char *utf8 = printable__utf8(text);
+	return json_object_new_string(utf8);
+}
+
 static void add_text(struct json_object *o, const char *key, const char *text)
 {
-	json_object_object_add(o, key, text ? json_object_new_string(text) : NULL);
+	json_object_object_add(o, key, text ? new_text(text) : NULL);
 }
 
 static void add_number(struct json_object *o, const char *key, uint64_t n)
@@ -49,7 +57,7 @@ static void add_plan(struct json_object *o, const struct plan *p)
 	for (size_t i = 0; i < p->refusals.n; i++)
 		json_object_array_add(refusals, reason(p->refusals.items[i].code, p->refusals.items[i].text, NULL));
 	for (size_t i = 0; i < p->remarks.n; i++)
-		json_object_array_add(remarks, json_object_new_string(p->remarks.items[i]));
+		json_object_array_add(remarks, new_text(p->remarks.items[i]));
 	json_object_object_add(o, "refusals", refusals);
 	json_object_object_add(o, "remarks", remarks);
 }

@@ -39,6 +39,7 @@ void record__make(const struct report_target *t, struct record *out)
 {
 	bool pending = t->target && target__pending(t->target);
 	*out = (struct record){.pid = t->pid,
+			       .start_time = t->target ? t->target->start_time : 0,
 			       .outcome = t->target ? target__outcome(t->target) : OUTCOME_NOT_UPDATED,
 			       .unknown = !t->target,
 			       .concerns = !t->target || target__outdated(t->target),
@@ -60,7 +61,7 @@ void record__make_lost(pid_t pid, const char *name, enum outcome outcome, const 
 			       .unknown = true,
 			       .concerns = true,
 			       .name = xstrdup(name),
-			       .preview = xstrdup(said),
+			       .preview = report__sentence(said),
 			       .validating = xstrdup(""),
 			       .details = xstrdup(said),
 			       .json = report__lost_json(pid, name, outcome, text, hint)};
@@ -79,6 +80,7 @@ void record__free(struct record *r)
 /* ---- as bytes ---- */
 
 struct head {
+	uint64_t start_time;
 	int32_t pid;
 	uint32_t outcome;
 	uint8_t unknown, concerns, pending, not_permitted;
@@ -89,7 +91,8 @@ enum { TEXTS = 5 };
 /* Each text behind the other, with its final 0. */
 void record__encode(const struct record *r, record_bytes *out)
 {
-	const struct head h = {.pid = r->pid,
+	const struct head h = {.start_time = r->start_time,
+			       .pid = r->pid,
 			       .outcome = r->outcome,
 			       .unknown = r->unknown,
 			       .concerns = r->concerns,
@@ -123,6 +126,7 @@ bool record__decode(const uint8_t *bytes, size_t len, struct record *out)
 		at += strlen(texts[n]) + 1;
 	}
 	*out = (struct record){.pid = h.pid,
+			       .start_time = h.start_time,
 			       .outcome = h.outcome,
 			       .unknown = h.unknown,
 			       .concerns = h.concerns,

@@ -20,16 +20,18 @@ struct report_target {
 
 struct record {
 	pid_t pid;
+	uint64_t start_time; /* with the PID it names a process (process.h); 0: not known */
 	enum outcome outcome;
 	bool unknown;       /* it could not be looked at */
 	bool concerns;      /* there is something to say about it in a report */
 	bool pending;       /* there is something to be tried */
 	bool not_permitted; /* a reason is that the caller may not, or that somebody else is at it */
-	char *name;         /* of the process, printable; "-" when it is not known. All texts are the record's own */
-	char *preview;      /* what would be done */
-	char *validating;   /* the list that an update begins with */
-	char *details;      /* what became of it */
-	char *json;         /* its object (docs/json.md) */
+	char *name;    /* of the process, as report__name() has it; "-" when it is not known. All texts are the record's
+			  own */
+	char *preview; /* what would be done */
+	char *validating; /* the list that an update begins with */
+	char *details;    /* what became of it */
+	char *json;       /* its object (docs/json.md) */
 };
 
 /* The record of a process as it is now. The caller releases it with record__free(). */

@@ -59,15 +59,51 @@ struct report_summary report__summarise(const struct record *list, size_t n)
 	return s;
 }
 
-/* The names below are to be freed. */
+/* ---- words of others ----
+ *
+ * Programs read this text by its words: by their places in a line, and by "LLU Report", "pid N" and "Library needs to
+ * be updated" (tests/update/client.py). A process names itself, and paths are whatever somebody made them. So a name or
+ * a path is always one word, and sentences say those words in another way. All of these are to be freed. */
+
 char *report__name(const struct report_target *t)
 {
-	return printable__copy(t->target ? t->target->name : "-");
+	return printable__word(t->target ? t->target->name : "-");
 }
 
 static char *path_of(const struct result *x)
 {
-	return printable__copy(x->library->path);
+	return printable__word(x->library->path);
+}
+
+/* Would "pid" and this be taken for a process? Digits and blanks beyond ASCII count. */
+static bool is_number_behind(const char *s)
+{
+	size_t blanks = strspn(s, " \t\n");
+	uint8_t c = (uint8_t)s[blanks];
+	return c == 0 || c >= 0x80 || (blanks && c >= '0' && c <= '9');
+}
+
+/* Words that have a meaning are put in another way; of the same length. */
+char *report__sentence(const char *s)
+{
+	static const struct {
+		const char *is, *becomes;
+	} phrases[] = {{"LLU Report", "LLU_Report"}, {"Library needs to be updated", "Library_needs to be updated"}};
+	char *copy = xstrdup(s);
+	for (size_t i = 0; i < sizeof(phrases) / sizeof(phrases[0]); i++)
+		for (char *p = copy; (p = strstr(p, phrases[i].is));)
+			memcpy(p, phrases[i].becomes, strlen(phrases[i].becomes));
+	for (char *p = copy; (p = strstr(p, "pid")); p += 3)
+		if (is_number_behind(p + 3))
+			memcpy(p, "PID", 3);
+	return copy;
+}
+
+/* A line of its own. */
+static void say_sentence(struct report *r, const char *before, const char *text)
+{
+	FREE_CLEANUP char *words = report__sentence(text);
+	report__say(r, "%s%s\n", before, words);
 }
 
 /* The file that stands there now, as the process sees it. */
@@ -75,14 +111,15 @@ static char *new_module(const struct result *r)
 {
 	const char *now = r->library->now;
 	const char *root = now ? strstr(now, "/root/") : NULL;
-	return printable__copy(root ? root + 5 : r->library->path);
+	return printable__word(root ? root + 5 : r->library->path);
 }
 
 /* ---- preview ---- */
 
 /* Reasons that come from below name the library themselves, and are printable. */
-static const char *without_path(const struct result *x, const char *path)
+static const char *without_path(const struct result *x)
 {
+	FREE_CLEANUP char *path = printable__copy(x->library->path);
 	size_t n = strlen(path);
 	return strncmp(x->reason, path, n) == 0 && strncmp(x->reason + n, ": ", 2) == 0 ? x->reason + n + 2 : x->reason;
 }
@@ -91,21 +128,26 @@ static const char *without_path(const struct result *x, const char *path)
 static void say_overrule(struct report *r, const struct result *x)
 {
 	if (x->plan && x->plan->overrule)
-		report__say(r, "  %s\n", x->plan->overrule);
+		say_sentence(r, "  ", x->plan->overrule);
 }
 
-static void why_not(struct report *r, const struct report_target *t, const struct result *x)
+static void why_not(struct report *r, const struct result *x)
 {
-	FREE_CLEANUP char *name = report__name(t), *path = path_of(x);
-	report__say(r,
-		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d: the update of %s failed: %s\n"
-						  : "Process %s pid %d: %s is not updated: %s\n",
-		    name, t->pid, path, without_path(x, path));
 	if (x->plan && x->plan->refusals.n > 1)
 		report__say(r, "  and %zu more reasons (llusplit --check shows them)\n", x->plan->refusals.n - 1);
 	say_overrule(r, x);
 	if (x->hint)
-		report__say(r, "  %s\n", x->hint);
+		say_sentence(r, "  ", x->hint);
+}
+
+static void what_became(struct report *r, const struct report_target *t, const struct result *x)
+{
+	FREE_CLEANUP char *name = report__name(t), *path = path_of(x), *why = report__sentence(without_path(x));
+	report__say(r,
+		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d: the update of %s failed: %s\n"
+						  : "Process %s pid %d: %s is not updated: %s\n",
+		    name, t->pid, path, why);
+	why_not(r, x);
 }
 
 /* The libraries that are updated with this one, if any. */
@@ -122,9 +164,9 @@ static void say_group(struct report *r, const struct report_target *t, const str
 void report__preview(struct report *r, const struct report_target *t)
 {
 	if (!t->target) { /* the error names the process */
-		report__say(r, "Cannot look at %s\n", err__text(t->error));
+		say_sentence(r, "Cannot look at ", err__text(t->error));
 		if (err__hint(t->error))
-			report__say(r, "  %s\n", err__hint(t->error));
+			say_sentence(r, "  ", err__hint(t->error));
 		return;
 	}
 	for (size_t i = 0; i < t->target->libraries.n; i++) {
@@ -138,10 +180,12 @@ void report__preview(struct report *r, const struct report_target *t)
 		if (loaded__is_plain(x->library))
 			report__say(r, "  unprepared: the library was loaded plain; only what changed moves\n");
 		say_group(r, t, x);
-		if (x->outcome == OUTCOME_NOT_UPDATED)
-			why_not(r, t, x);
-		else
+		if (x->outcome == OUTCOME_NOT_UPDATED) { /* no PID here: it would go with the next library */
+			say_sentence(r, "  is not updated: ", without_path(x));
+			why_not(r, x);
+		} else {
 			say_overrule(r, x);
+		}
 	}
 }
 
@@ -202,7 +246,7 @@ void report__try_end(struct report *r, unsigned n, unsigned of, size_t left)
 static void details_of(struct report *r, const struct report_target *t, const struct result *x)
 {
 	if (x->outcome != OUTCOME_SUCCESS || !x->plan) {
-		why_not(r, t, x);
+		what_became(r, t, x);
 		return;
 	}
 	FREE_CLEANUP char *from = elf_file__build_id(x->library->live);
@@ -225,9 +269,9 @@ static void details_of(struct report *r, const struct report_target *t, const st
 		report__say(r, "  the old code is gone (for which threads stood still once more, %.3f ms)\n",
 			    (double)x->retire_frozen_ns / 1e6);
 	else
-		report__say(r, "  the old code stays mapped: %s\n", x->held_by);
+		say_sentence(r, "  the old code stays mapped: ", x->held_by);
 	for (size_t i = 0; i < x->plan->remarks.n; i++)
-		report__say(r, "  %s\n", x->plan->remarks.items[i]);
+		say_sentence(r, "  ", x->plan->remarks.items[i]);
 }
 
 void report__details(struct report *r, const struct report_target *t)

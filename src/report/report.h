@@ -1,8 +1,9 @@
 /* Outcomes as people and pipelines read them. This room decides nothing: it prints what it is given.
  *
  * Text follows AIX llvupdate to the letter, since scripts parse it; what AIX does not say (reasons, times,
- * build-ids) stands on lines of its own, outside the report block. JSON is one document, printed
- * at the end (docs/json.md).
+ * build-ids) stands on lines of its own, outside the report block. Whatever a process or a file is called, it forges
+ * no line, no PID and no state: a name is one word, and a sentence does not say what has a meaning. JSON is one
+ * document, printed at the end (docs/json.md).
  */
 #ifndef LLU_REPORT_REPORT_H
 #define LLU_REPORT_REPORT_H
@@ -41,8 +42,11 @@ void report__details(struct report *r, const struct report_target *t);
 void report__final(struct report *r, const struct record *list, size_t n);
 
 struct report_summary report__summarise(const struct record *list, size_t n);
-/* The name of a process, printable; the caller frees it. */
+/* The name of a process in the text: printable, and one word. The caller frees it. */
 char *report__name(const struct report_target *t);
+/* A sentence (it is printable) that nobody who knows the report takes for a part of it: neither its frame nor a PID
+ * nor a library. The caller frees it. */
+char *report__sentence(const char *s);
 /* The word for an outcome: "SUCCESS", "NOT UPDATED", "FAILURE"; for a preview "TO UPDATE"; "CURRENT" when there is
  * nothing to do. */
 const char *report__outcome(enum outcome o);

@@ -168,7 +168,7 @@ Test(container, the_tool_inside_and_the_process_outside)
 
 	scene__install(&outside.s, "v2");
 	struct result r = inside(&p, path_of("%d", outside.pid), "--pid");
-	place__refused(&outside, &r, 3, path_of("pid %d: no such process", outside.pid));
+	place__refused(&outside, &r, 3, path_of("PID %d: no such process", outside.pid));
 	target__rounds(p.s.target, 3, 1);
 	place__end(&p);
 	place__end(&outside);
@@ -250,7 +250,7 @@ Test(container, proc_hides_processes)
 							     "--clear-groups", path_of("%s/bin/llvupdate", p.s.dir),
 							     "-p", path_of("%d", p.pid), "-l", "/dev/null", NULL},
 				       60);
-	place__refused(&p, &r, 5, path_of("pid %d: /proc hides it", p.pid));
+	place__refused(&p, &r, 5, path_of("PID %d: /proc hides it", p.pid));
 	r = command__run((const char *const[]){UNSHARE, "--mount", "sh", "-c", script, "sh",
 					       path_of("%s/bin/llvupdate", p.s.dir), "-p", path_of("%d", p.pid), "-l",
 					       "/dev/null", NULL},

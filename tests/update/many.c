@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "scene.h"
 
@@ -111,16 +112,16 @@ Test(many, the_stuck_one_is_named)
 	finish(&m);
 }
 
-/* Everything that this process has made, its children's children first. */
-static void kill_descendants(pid_t pid)
+/* To everything that this process has made, its children's children first. */
+static void kill_descendants(pid_t pid, int signal)
 {
 	char path[64];
 	int child;
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
 	FILE *f = fopen(path, "r");
 	while (f && fscanf(f, "%d", &child) == 1) {
-		kill_descendants(child);
-		kill(child, SIGKILL);
+		kill_descendants(child, signal);
+		kill(child, signal);
 	}
 	if (f)
 		fclose(f);
@@ -132,7 +133,7 @@ Test(many, who_does_the_work_is_killed)
 	struct many m = begin();
 	pid_t tool = start(&m, "250");
 	await_others(&m);
-	kill_descendants(tool);
+	kill_descendants(tool, SIGKILL);
 	cr_assert_eq(command__wait(tool, WAIT_S), 4);
 	char *log = read_log(&m);
 	expect_state(&m, log, 0, "FAILURE");
@@ -150,6 +151,23 @@ Test(many, who_does_the_work_is_killed)
 	finish(&m);
 }
 
+/* Ctrl-Z reaches all of them: nobody stops, with processes that stand still for it. */
+Test(many, a_terminal_does_not_stop_it)
+{
+	struct many m = begin();
+	static const int signals[] = {SIGTSTP, SIGTTIN, SIGTTOU};
+	pid_t tool = start(&m, "250");
+	await_others(&m);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		kill_descendants(tool, signals[i]);
+		kill(tool, signals[i]);
+	}
+	target__ask(m.targets[0], "unblock", "unblocked");
+	cr_assert_eq(command__wait(tool, WAIT_S), 0);
+	target__rounds(m.targets[0], 1, 2);
+	finish(&m);
+}
+
 /* Whoever kills the command has killed all of it: the process may be updated by another one at once. */
 Test(many, the_command_is_killed)
 {
@@ -158,7 +176,6 @@ Test(many, the_command_is_killed)
 	await_others(&m);
 	cr_assert_eq(kill(tool, SIGKILL), 0);
 	cr_assert_eq(command__wait(tool, WAIT_S), -SIGKILL);
-	target__ask(m.targets[0], "unblock", "unblocked");
 	struct result r;
 	int64_t end = support__now_ms() + (int64_t)WAIT_S * 1000;
 	do { /* busy for as long as the last one of its processes is dying */
@@ -166,8 +183,111 @@ Test(many, the_command_is_killed)
 		cr_assert(r.exit_code == 0 || (r.exit_code == 5 && support__now_ms() < end), "%s%s", r.out, r.err);
 		result__free(&r);
 	} while (r.exit_code != 0);
+	target__ask(m.targets[0], "unblock", "unblocked"); /* not before: what is dying could still finish it */
 	m.scene.target = m.targets[0];
 	scene__update(&m.scene);
 	target__rounds(m.targets[0], 1, 2);
 	finish(&m);
+}
+
+/* ---- what there is too little of, and what changes meanwhile ---- */
+
+/* $1 is llvupdate, $2 the PIDs, $3 the log. */
+static struct result run_script(const struct many *m, const char *script)
+{
+	return command__run(
+	    (const char *const[]){"bash", "-c", script, "bash", COMMAND_DIR "/llvupdate", m->pids, log_of(m), NULL},
+	    WAIT_S);
+}
+
+/* Who is stuck holds a file of the command's for as long as there are tries. */
+Test(many, few_files)
+{
+	struct many m = begin();
+	for (int i = 1; i < MANY; i++)
+		target__ask(m.targets[i], "block", "blocked");
+	struct result r = run_script(&m, "ulimit -Sn 10; exec \"$1\" -p \"$2\" -n 1 -t 1 -l \"$3\"");
+	cr_expect_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(strstr(r.out, "NOT UPDATED: 6 FAILURE: 0"), "%s", r.out);
+	cr_expect(!strstr(r.out, "Too many open files"), "%s", r.out);
+	result__free(&r);
+	/* where there are no more to be had: nothing was done, and that is said */
+	r = run_script(&m, "ulimit -n 10; exec \"$1\" -p \"$2\" -n 1 -t 1 -l \"$3\"");
+	cr_expect_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(strstr(r.out, "NOT UPDATED: 6 FAILURE: 0"), "%s", r.out);
+	cr_expect(strstr(r.out, "Too many open files"), "%s", r.out);
+	result__free(&r);
+	for (int i = 0; i < MANY; i++) {
+		target__ask(m.targets[i], "unblock", "unblocked");
+		target__rounds(m.targets[i], 1, 1);
+	}
+	finish(&m);
+}
+
+/* Without a process of its own it does one after the other itself. */
+Test(many, few_processes)
+{
+	if (geteuid() != 0)
+		cr_skip_test("only root can be another user");
+	struct result r =
+	    command__run((const char *const[]){"setpriv", "--reuid=54321", "--clear-groups", "prlimit", "--nproc=0",
+					       COMMAND_DIR "/llvupdate", "-p", "1 4194305", NULL},
+			 WAIT_S);
+	cr_expect_eq(r.exit_code, 5, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(strstr(r.out, "\n1 - NOT UPDATED\n4194305 - NOT UPDATED\n"), "%s%s", r.out, r.err);
+	cr_expect(text__has(r.out, "Cannot look at PID 4194305: .*no such process"), "%s", r.out);
+	result__free(&r);
+}
+
+Test(many, the_command_itself)
+{
+	struct many m = begin();
+	target__ask(m.targets[0], "unblock", "unblocked");
+	struct result r = run_script(&m, "exec \"$1\" -p \"$$ $2\" -l \"$3\"");
+	cr_expect_eq(r.exit_code, 3, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_expect(text__has(r.out, "Cannot look at PID [0-9]+: it is this tool itself\n"), "%s", r.out);
+	cr_expect(strstr(r.out, "SUCCESS: 6 NOT UPDATED: 1 FAILURE: 0"), "%s", r.out);
+	result__free(&r);
+	finish(&m);
+}
+
+/* Between the preview and the update: the report still has its name, and says why. */
+Test(many, one_ends_meanwhile)
+{
+	struct many m = begin();
+	char *log;
+	target__ask(m.targets[0], "unblock", "unblocked");
+	pid_t tool = command__start(
+	    (const char *const[]){COMMAND_DIR "/llvupdate", "-p", m.pids, "--delay", "2", "-l", log_of(&m), NULL});
+	usleep(1000000);
+	target__kill(m.targets[1]);
+	cr_expect_eq(command__wait(tool, WAIT_S), 3);
+	log = read_log(&m);
+	pid_t pid = target__pid(m.targets[1]);
+	cr_expect(text__has(log, path_of("\n%d drive_driver NOT UPDATED\n", pid)), "%s", log);
+	cr_expect(text__has(log, path_of("\nCannot look at PID %d: .*==== LLU Report ====", pid)), "%s", log);
+	cr_expect(strstr(log, "SUCCESS: 5 NOT UPDATED: 1 FAILURE: 0"), "%s", log);
+	free(log);
+	for (int i = 0; i < MANY; i++)
+		if (i != 1)
+			free(target__finish(m.targets[i]));
+}
+
+/* PIDs would be those of other processes. */
+Test(many, proc_is_of_another_namespace)
+{
+	static const char *const commands[] = {"llvupdate -P", "llvupdate -a", "llvupdate -p 1", "cllvupdate -u",
+					       "procmap 1"};
+	if (geteuid() != 0)
+		cr_skip_test("only root can make a PID namespace");
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		struct result r =
+		    command__run((const char *const[]){"unshare", "--pid", "--fork", "sh", "-c",
+						       path_of(COMMAND_DIR "/%s; exit $?", commands[i]), NULL},
+				 WAIT_S);
+		cr_expect_eq(r.exit_code, 5, "%s: exit code %d\n%s%s", commands[i], r.exit_code, r.out, r.err);
+		cr_expect(strstr(r.err, "/proc: it is not mounted, or for another PID namespace"), "%s: %s%s",
+			  commands[i], r.out, r.err);
+		result__free(&r);
+	}
 }

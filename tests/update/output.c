@@ -174,6 +174,54 @@ Test(output, json_of_a_check)
 	}
 }
 
+/* A name that is no UTF-8 does not spoil the document. */
+Test(output, json_is_utf8)
+{
+	struct scene s = scene__begin("state", "v1");
+	const char *path = path_of("%s/x\377", s.dir);
+	struct target *first = s.target;
+
+	cr_assert_eq(symlink(FIXTURE_DIR "/state_driver", path), 0);
+	scene__start(&s, (const char *const[]){path, NULL});
+	scene__install(&s, "v2");
+	struct result r = scene__llvupdate(&s, (const char *const[]){"--json", NULL});
+	cr_expect(r.exit_code == 0 && strstr(r.out, "\"x?\"") && !strchr(r.out, '\377'), "%s%s", r.out, r.err);
+	json_object_put(parse(&r));
+	result__free(&r);
+	free(target__finish(s.target));
+	free(target__finish(first));
+}
+
+/* What is printed goes nowhere then, and not to a file that was opened. */
+Test(output, nothing_to_print_to)
+{
+	struct scene s = scene__begin("state", "v1");
+	const char *log = path_of("%s/update.log", s.dir), *pid = path_of("%d", target__pid(s.target));
+
+	for (int closed = 1; closed <= 3; closed++) {
+		static const char *const how[] = {"", ">&-", "<&- >&-", "<&- >&- 2>&-"};
+		scene__install(&s, path_of("v%d", 1 + closed % 3));
+		struct result r = command__run(
+		    (const char *const[]){
+			"sh", "-c", path_of(COMMAND_DIR "/llvupdate -p %s --json -l %s %s", pid, log, how[closed]),
+			NULL},
+		    60);
+		cr_expect_eq(r.exit_code, 0, "%s: exit code %d", how[closed], r.exit_code);
+		result__free(&r);
+		char *text = read_file(log);
+		cr_expect(text__has(text, "^llvupdate preview\n.*SUCCESS: 1 .*is completed\\.\n$") &&
+			      !strchr(text, '{'),
+			  "%s: %s", how[closed], text);
+		free(text);
+	}
+	if (geteuid() == 0) {
+		char *trace = read_file("/var/log/liveupdate/trace_llu/trcfileLLU");
+		cr_expect(!strstr(trace, "\"operation\""), "what was printed is in the trace:\n%s", trace);
+		free(trace);
+	}
+	free(target__finish(s.target));
+}
+
 /* Two processes with the same builds need one plan; it is good for both. So it is on the way back, when images run. */
 Test(output, plans_are_shared)
 {
