@@ -86,9 +86,12 @@ static pid_t program(const char *path)
 	return pid;
 }
 
+/* No two have the same bytes. */
 static void file(const char *path)
 {
+	static unsigned n;
 	char page[PAGE] = {0};
+	snprintf(page, sizeof(page), "%d %u", getpid(), n++);
 	unlink(path);
 	file__write(path, page, sizeof(page));
 }
@@ -158,6 +161,40 @@ Test(outdated, library)
 	unlink(path);
 	expect(pid, path_of("%s library deleted\n", path));
 	mkdir(path, 0755);
+	expect(pid, path_of("%s library replaced\n", path));
+	end(pid);
+}
+
+/* As a package that is installed once more. */
+Test(outdated, same_bytes_once_more)
+{
+	const char *path = path_of("%s/libx.so.1", temp_dir()), *copy = path_of("%s.copy", path);
+	if (geteuid() != 0)
+		cr_skip_test("not root");
+	file(path);
+	file__copy(path, copy);
+	pid_t pid = process(map, path);
+	cr_assert_eq(rename(copy, path), 0);
+	expect(pid, "");
+	replace(path);
+	expect(pid, path_of("%s library replaced\n", path));
+	end(pid);
+}
+
+/* The copy has other bytes, behind all sections, and the same build-id. */
+Test(outdated, same_build_id)
+{
+	const char *path = path_of("%s/libx.so.1", temp_dir()), *copy = path_of("%s.copy", path);
+	if (geteuid() != 0)
+		cr_skip_test("not root");
+	file__copy("/bin/sleep", path);
+	file__copy("/bin/sleep", copy);
+	file__truncate(copy, file__size(copy) + 1);
+	pid_t pid = process(map, path);
+	cr_assert_eq(rename(copy, path), 0);
+	expect(pid, "");
+	file__copy("/bin/cat", copy);
+	cr_assert_eq(rename(copy, path), 0);
 	expect(pid, path_of("%s library replaced\n", path));
 	end(pid);
 }
