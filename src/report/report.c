@@ -62,7 +62,18 @@ struct report_summary report__summarise(const struct record *list, size_t n)
 /* The names below are to be freed. */
 char *report__name(const struct report_target *t)
 {
-	return printable__copy(t->target ? t->target->name : "-");
+	return printable__copy(t->target ? t->target->name : t->name ? t->name : "-");
+}
+
+enum outcome report__outcome_now(const struct report_target *t)
+{
+	return t->target ? target__outcome(t->target) : t->passed_over ? OUTCOME_CURRENT : OUTCOME_NOT_UPDATED;
+}
+
+/* " (UNIT)", or nothing. */
+static char *unit_of(const struct report_target *t)
+{
+	return printable(t->where.unit ? xasprintf(" (%s)", t->where.unit) : xstrdup(""));
 }
 
 static char *path_of(const struct result *x)
@@ -96,11 +107,11 @@ static void say_overrule(struct report *r, const struct result *x)
 
 static void why_not(struct report *r, const struct report_target *t, const struct result *x)
 {
-	FREE_CLEANUP char *name = report__name(t), *path = path_of(x);
+	FREE_CLEANUP char *name = report__name(t), *path = path_of(x), *unit = unit_of(t);
 	report__say(r,
-		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d: the update of %s failed: %s\n"
-						  : "Process %s pid %d: %s is not updated: %s\n",
-		    name, t->pid, path, without_path(x, path));
+		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d%s: the update of %s failed: %s\n"
+						  : "Process %s pid %d%s: %s is not updated: %s\n",
+		    name, t->pid, unit, path, without_path(x, path));
 	if (x->plan && x->plan->refusals.n > 1)
 		report__say(r, "  and %zu more reasons (llusplit --check shows them)\n", x->plan->refusals.n - 1);
 	say_overrule(r, x);
@@ -121,6 +132,8 @@ static void say_group(struct report *r, const struct report_target *t, const str
 
 void report__preview(struct report *r, const struct report_target *t)
 {
+	if (t->passed_over)
+		return;
 	if (!t->target) { /* the error names the process */
 		report__say(r, "Cannot look at %s\n", err__text(t->error));
 		if (err__hint(t->error))
