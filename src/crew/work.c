@@ -49,7 +49,7 @@ static void look_around(const struct work_options *opt, struct report_target *t,
 		restart__find(opt->scan, t, opt->plan->split_only);
 	if (passed_over && t->restart.reasons.n == 0)
 		return;
-	ERR_CLEANUP struct err *unknown = whereabouts__of(t->pid, &t->where);
+	err__free(whereabouts__of(t->pid, &t->where));
 	t->passed_over = passed_over;
 	if (passed_over)
 		t->name = name_of(t->pid);

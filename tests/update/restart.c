@@ -316,6 +316,20 @@ Test(restart, updated_process)
 	free(target__finish(s.target));
 }
 
+Test(restart, library_that_was_to_be_left_alone)
+{
+	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+	scene__install_raw(&s, fixture_library("v1", library));
+	scene__start(&s, (const char *const[]){FIXTURE_DIR "/state_driver", NULL});
+	scene__install_raw(&s, fixture_library("v2", library));
+	struct result r = preview("--split-only");
+	cr_expect(strstr(lines_of(r.out, target__pid(s.target)),
+			 path_of("state_driver: %s/lib/%s (replaced: it was loaded plain)\n", s.dir, library)),
+		  "%s", r.out);
+	result__free(&r);
+	free(target__finish(s.target));
+}
+
 /* Its old file stays mapped in part. */
 Test(restart, updated_process_that_was_not_prepared)
 {
@@ -408,8 +422,7 @@ Test(restart, unit_is_named)
 	free(target__finish(s.target));
 	remove_unit(folder);
 
-	cr_expect_str_eq(have,
-			 path_of("%s: state_driver: %s/lib/%s (refused: state-shape)\n", unit, s.dir, library));
+	cr_expect_str_eq(have, path_of("%s: state_driver: %s/lib/%s (refused: state-shape)\n", unit, s.dir, library));
 	cr_expect(strstr(r.out, path_of("\nProcess state_driver pid %d (%s): %s/lib/%s is not updated: ", pid, unit,
 					s.dir, library)),
 		  "%s", r.out);
