@@ -69,6 +69,17 @@ static void end(pid_t pid)
 	waitpid(pid, NULL, 0);
 }
 
+/* exec(2) says which program it is before that is mapped. */
+static bool has_code_of(pid_t pid, const char *path)
+{
+	struct map maps[8];
+	size_t n = maps__find(pid, path, maps, 8);
+	for (size_t i = 0; i < n && i < 8; i++)
+		if (maps[i].prot[2] == 'x')
+			return true;
+	return false;
+}
+
 /* Starts a copy of sleep(1), and waits until it runs. */
 static pid_t program(const char *path)
 {
@@ -79,7 +90,7 @@ static pid_t program(const char *path)
 	for (int64_t start = support__now_ms(); support__now_ms() - start < 10000; usleep(1000)) {
 		ssize_t n = readlink(link, exe, sizeof(exe) - 1);
 		exe[n > 0 ? n : 0] = '\0';
-		if (strcmp(exe, path) == 0)
+		if (strcmp(exe, path) == 0 && has_code_of(pid, path))
 			return pid;
 	}
 	cr_assert_fail("%s does not run", path);
