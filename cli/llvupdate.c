@@ -14,6 +14,7 @@
 #include "base/trusted.h"
 #include "config/lvupdate_data.h"
 #include "crew/crew.h"
+#include "inject/clock.h"
 #include "inject/process.h"
 #include "report/journal.h"
 #include "report/report.h"
@@ -33,7 +34,7 @@ typedef VEC(pid_t) pid_list;
 typedef VEC(struct record) record_list;
 
 struct options {
-	bool preview, all, json, strict, require_proof, split_only;
+	bool preview, all, json, metrics, strict, require_proof, split_only;
 	bool upgraded; /* nobody sits in front of it */
 	pid_list pids, except;
 	unsigned tries, timeout_s;
@@ -42,13 +43,13 @@ struct options {
 	const char *overrule; /* NULL: OVERRULE_FILE, if there is one */
 };
 
-static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
+static const char usage[] = "usage: llvupdate -P [-l LOG] [--json | --metrics]\n"
 			    "       llvupdate -p 'PID PID...' [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
 			    "       llvupdate -a [-e 'PID PID...'] [-n TRIES] [-t SECONDS] [-l LOG] [--json]\n"
 			    "       llvupdate --upgraded\n"
 			    "\n"
 			    "Brings the new code of updated libraries into running processes.\n"
-			    "  -P, --preview        say which processes run old code; change nothing\n"
+			    "  -P, --preview        say who runs old code or needs a restart; change nothing\n"
 			    "  -p, --pids PIDS      update these processes\n"
 			    "  -a, --all            update all processes\n"
 			    "  -e, --except PIDS    with -a: but not these\n"
@@ -62,6 +63,7 @@ static const char usage[] = "usage: llvupdate -P [-l LOG] [--json]\n"
 			    "      --overrule FILE  pairs of builds that the administrator answers for\n"
 			    "                       (" OVERRULE_FILE ")\n"
 			    "      --json           one JSON document instead of text\n"
+			    "      --metrics        with -P: metrics for Prometheus instead of text\n"
 			    "      --upgraded       for hooks: -a or -P, as lvupdate.data(5) says\n"
 			    "      --help, --version\n"
 			    "Exit: 0 all updated (preview: something to do), 1 nothing to do, 2 usage,\n"
@@ -130,7 +132,7 @@ static int decide_upgraded(struct options *o)
 static int parse(int argc, char **argv, struct options *o)
 {
 	enum { OPT_DELAY = 256, OPT_STRICT, OPT_SPLIT_ONLY, OPT_PROOF, OPT_OVERRULE, OPT_JSON, OPT_HELP, OPT_VERSION };
-	enum { OPT_UPGRADED = OPT_VERSION + 1 };
+	enum { OPT_UPGRADED = OPT_VERSION + 1, OPT_METRICS };
 	static const struct option long_options[] = {
 	    {"preview", no_argument, NULL, 'P'},
 	    {"pids", required_argument, NULL, 'p'},
@@ -145,6 +147,7 @@ static int parse(int argc, char **argv, struct options *o)
 	    {"require-proof", no_argument, NULL, OPT_PROOF},
 	    {"overrule", required_argument, NULL, OPT_OVERRULE},
 	    {"json", no_argument, NULL, OPT_JSON},
+	    {"metrics", no_argument, NULL, OPT_METRICS},
 	    {"upgraded", no_argument, NULL, OPT_UPGRADED},
 	    {"help", no_argument, NULL, OPT_HELP},
 	    {"version", no_argument, NULL, OPT_VERSION},
@@ -202,6 +205,9 @@ static int parse(int argc, char **argv, struct options *o)
 		case OPT_JSON:
 			o->json = true;
 			break;
+		case OPT_METRICS:
+			o->metrics = true;
+			break;
 		case OPT_UPGRADED:
 			return argc == 2 ? decide_upgraded(o) : wrong("--upgraded goes with nothing else");
 		case OPT_HELP:
@@ -221,6 +227,8 @@ static int parse(int argc, char **argv, struct options *o)
 		return wrong("give one of -P, -p and -a");
 	if (o->except.n && !o->all)
 		return wrong("-e goes with -a");
+	if (o->metrics && (!o->preview || o->json))
+		return wrong("--metrics goes with -P, and not with --json");
 	return -1;
 }
 
@@ -329,6 +337,14 @@ static bool any_outdated(const record_list *l)
 	return false;
 }
 
+static bool any_restart(const record_list *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].restart)
+			return true;
+	return false;
+}
+
 /* ---- the operation ---- */
 
 struct operation {
@@ -427,6 +443,8 @@ static void operate(struct operation *x, const struct options *o)
 		report__say(&x->r, "No process requires a Live library Update operation.\n");
 	else if (!o->preview)
 		update(x, o);
+	if (o->preview)
+		report__restart(&x->r, x->records.items, x->records.n);
 	if (o->upgraded && o->preview && count_pending(&x->records))
 		report__say(&x->r, "run: llvupdate -a\n");
 }
@@ -440,8 +458,22 @@ static int check_surroundings(const struct options *o)
 	return !e ? -1 : o->upgraded ? EXIT_DONE : EXIT_NOT_PERMITTED;
 }
 
+/* False: somebody would read half of it. */
+static bool print_metrics(const record_list *l, uint64_t since)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	report__metrics(stdout, l->items, l->n, (double)(clock_ns() - since) / 1e9,
+			(double)(now.tv_sec * 1000 + now.tv_nsec / 1000000) / 1000);
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return true;
+	fprintf(stderr, "llvupdate: the metrics cannot be written: %s\n", strerror(errno));
+	return false;
+}
+
 static int run(const struct options *o)
 {
+	uint64_t since = clock_ns();
 	struct operation x = {0};
 	int cannot = check_surroundings(o);
 	if (cannot >= 0)
@@ -460,10 +492,10 @@ static int run(const struct options *o)
 	if (o->pids.n == 0)
 		add_all(&x.jobs, &o->except);
 
-	x.r.out = o->json || o->upgraded ? NULL : stdout;
-	x.crew = crew__new(&x.jobs, o->pids.n == 0, &work, &plan);
+	x.r.out = o->json || o->metrics || o->upgraded ? NULL : stdout;
+	x.crew = crew__new(&x.jobs, o->pids.n == 0, o->preview, &work, &plan);
 	look(&x);
-	if (o->upgraded && (!o->preview || any_outdated(&x.records)))
+	if (o->upgraded && (!o->preview || any_outdated(&x.records) || any_restart(&x.records)))
 		x.r.out = stdout;
 	if ((!o->preview && (!o->upgraded || count_pending(&x.records))) || o->log)
 		x.r.log = open_log(o->log);
@@ -473,6 +505,8 @@ static int run(const struct options *o)
 	int code = o->upgraded ? EXIT_DONE : exit_code(&x.records, o->preview);
 	if (o->json)
 		report__json(stdout, o->preview ? "preview" : "update", x.records.items, x.records.n, code);
+	if (o->metrics && !print_metrics(&x.records, since))
+		code = EXIT_FAILURE_SEEN;
 	crew__free(x.crew);
 	vec__free(&x.records);
 	job_list__free(&x.jobs);

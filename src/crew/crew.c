@@ -13,6 +13,7 @@
 #include "crew/channel.h"
 #include "crew/worker.h"
 #include "inject/clock.h"
+#include "machine/outdated.h"
 
 enum {
 	WORKERS_MAX = 16,
@@ -32,7 +33,7 @@ struct worker_process {
 
 struct crew {
 	job_list *jobs;
-	bool all;
+	bool all, restarts;
 	struct work_options opt;
 	struct plan_options *plan;
 	int turns;
@@ -73,6 +74,8 @@ static bool start_worker(struct crew *c, struct worker_process *w)
 	if (pid == 0) {
 		close_channels(c);
 		close(ends[0]);
+		if (c->restarts)
+			c->opt.scan = scan__new(SCAN_BEST);
 		worker__run(ends[1], c->turns, self, &c->opt, c->plan);
 	}
 	close(ends[1]);
@@ -383,19 +386,23 @@ static void allow_files(void)
 	}
 }
 
-struct crew *crew__new(job_list *jobs, bool all, const struct work_options *opt, struct plan_options *plan)
+struct crew *crew__new(job_list *jobs, bool all, bool restarts, const struct work_options *opt,
+		       struct plan_options *plan)
 {
 	struct crew *c = xcalloc(1, sizeof(*c));
 	c->jobs = jobs;
 	c->all = all;
+	c->restarts = restarts;
 	c->opt = *opt;
 	c->plan = plan;
 	c->turns = -1;
 	for (size_t i = 0; i < jobs->n; i++)
 		jobs->items[i].channel = -1;
 	c->opt.alone = jobs->n <= 1;
-	if (c->opt.alone)
+	if (c->opt.alone) {
+		c->opt.scan = restarts ? scan__new(SCAN_BEST) : NULL;
 		return c;
+	}
 	size_t n = processors();
 	allow_files();
 	c->turns = turns__create();
@@ -461,6 +468,7 @@ void crew__free(struct crew *c)
 			free(end_worker(&c->workers[i]));
 	if (c->turns >= 0)
 		close(c->turns);
+	scan__free(c->opt.scan);
 	free(c);
 }
 

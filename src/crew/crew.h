@@ -41,9 +41,11 @@ struct crew_watch {
 
 struct crew;
 
-/* `all`: the jobs are all processes there are, and nobody asked for one by its PID. Borrows `jobs`, whose PIDs are set
+/* `all`: the jobs are all processes there are, and nobody asked for one by its PID. `restarts`: the look asks for
+ * restarts too (restart.h); opt->scan is not set. Borrows `jobs`, whose PIDs are set
  * and nothing else, and the options. */
-struct crew *crew__new(job_list *jobs, bool all, const struct work_options *opt, struct plan_options *plan);
+struct crew *crew__new(job_list *jobs, bool all, bool restarts, const struct work_options *opt,
+		       struct plan_options *plan);
 /* Workers end; the records stay, and are the caller's to release, by job_list__free(). */
 void crew__free(struct crew *c);
 void job_list__free(job_list *l);

@@ -1,10 +1,13 @@
 /* See work.h. */
 #include "crew/work.h"
 
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/watchdog.h"
+#include "crew/restart.h"
+#include "machine/procfs.h"
 
 /* What nobody waits for any longer: looking at one process and planning for it; one phase of a try, which may wait for
  * its threads a few times for each library. */
@@ -29,13 +32,38 @@ static bool says_nothing(pid_t pid, const struct err *e)
 	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
 }
 
+/* As in /proc/PID/comm. */
+static char *name_of(pid_t pid)
+{
+	char *name = NULL;
+	ERR_CLEANUP struct err *e = procfs__text(pid, "comm", 4096, &name);
+	if (!e)
+		name[strcspn(name, "\n")] = '\0';
+	return name;
+}
+
+/* Where it belongs, and whether it needs a restart. `passed_over`: nothing else is to be said of it. */
+static void look_around(const struct work_options *opt, struct report_target *t, bool passed_over)
+{
+	if (opt->scan)
+		restart__find(opt->scan, t, opt->plan->split_only);
+	if (passed_over && t->restart.reasons.n == 0)
+		return;
+	err__free(whereabouts__of(t->pid, &t->where));
+	t->passed_over = passed_over;
+	if (passed_over)
+		t->name = name_of(t->pid);
+}
+
 bool work__look(const struct work_options *opt, pid_t pid, bool all, struct report_target *out)
 {
 	*out = (struct report_target){.pid = pid};
 	struct watchdog *w = watch(opt, pid, "looking at it", LOOK_MAX_S, WORK_LOOK_TOO_LONG);
 	out->error = target__open(pid, opt->plan, &out->target);
+	bool nothing = all && out->error && says_nothing(pid, out->error);
+	look_around(opt, out, nothing);
 	watchdog__call_off(w);
-	return all && out->error && says_nothing(pid, out->error);
+	return nothing && !out->passed_over;
 }
 
 static void phase(const struct work_options *opt, struct target *t,
@@ -66,7 +94,5 @@ void work__give_up(struct report_target *t)
 
 void work__end(struct report_target *t)
 {
-	target__close(t->target);
-	err__free(t->error);
-	*t = (struct report_target){0};
+	report_target__free(t);
 }

@@ -11,11 +11,13 @@ enum { WORK_LOOK_TOO_LONG = 3, WORK_TRY_TOO_LONG = 4 };
 struct work_options {
 	const struct plan_options *plan;
 	struct update_options update;
-	bool alone; /* this process is all there is: what ends it ends the operation */
+	struct scan *scan; /* the look asks for restarts too (restart.h); NULL: not. Of who works: one for all looks */
+	bool alone;        /* this process is all there is: what ends it ends the operation */
 };
 
 /* Looks at a process and plans. `all`: it was not asked for by its PID; then true means that nothing is to be said of
- * it, as it ended, is never operated on (a kernel thread and the like), or belongs to somebody else. */
+ * it, as it ended, is never operated on (a kernel thread and the like) and needs no restart, or belongs to somebody
+ * else. */
 bool work__look(const struct work_options *opt, pid_t pid, bool all, struct report_target *out);
 /* One try of what is pending. `prepared`, if any, is called in between, where something is
  * pending still. */

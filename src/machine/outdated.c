@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "machine/build.h"
 #include "machine/exec_maps.h"
 #include "machine/procfs.h"
 
@@ -163,6 +164,29 @@ static struct mapped stat_mapped(const struct look *l, const struct exec_mapping
 	return f;
 }
 
+/* Opens a path of the process for reading, if it is a regular file: others do things when they are opened. */
+static int open_in(const struct look *l, const char *path)
+{
+	const struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = l->ours ? 0 : RESOLVE_IN_ROOT};
+	CLOSE_CLEANUP int fd = (int)syscall(SYS_openat2, l->ours ? AT_FDCWD : l->top, path, &how, sizeof(how));
+	struct stat st;
+	char link[32];
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return -1;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+}
+
+/* Another file stands there; is it the same build? (The mapped file is a regular one, or unknown.) */
+static bool same_build(const struct look *l, const struct exec_mapping *m, const struct mapped *f, const char *path)
+{
+	char link[64];
+	snprintf(link, sizeof(link), "map_files/%" PRIx64 "-%" PRIx64, m->start, m->end);
+	CLOSE_CLEANUP int old = f->known ? openat(l->dir, link, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+	CLOSE_CLEANUP int new = old < 0 ? -1 : open_in(l, path);
+	return new >= 0 && build__same(old, new);
+}
+
 static bool same_numbers(const struct exec_mapping *m, const struct stat *st)
 {
 	return m->inode == st->st_ino && m->major == major(st->st_dev) && m->minor == minor(st->st_dev);
@@ -188,7 +212,9 @@ static enum verdict judge_deleted(const struct look *l, const struct exec_mappin
 	FREE_CLEANUP char *bare = xasprintf("%.*s", (int)*path_len, m->name);
 	if (look_up(l, bare, &st) != THERE)
 		return FILE_DELETED;
-	return same_numbers(m, &st) || same_file(m, f, &st) ? FILE_CURRENT : FILE_REPLACED; /* linked again */
+	if (same_numbers(m, &st) || same_file(m, f, &st)) /* linked again */
+		return FILE_CURRENT;
+	return same_build(l, m, f, bare) ? FILE_CURRENT : FILE_REPLACED;
 }
 
 /* *sure: it will be the same for the next process. */
@@ -208,7 +234,9 @@ static enum verdict judge(struct look *l, const struct exec_mapping *m, size_t *
 		return FILE_CURRENT;
 	if (says_deleted(m))
 		return judge_deleted(l, m, &f, path_len);
-	return there == THERE ? FILE_REPLACED : there == NOTHING_THERE ? FILE_DELETED : FILE_CURRENT;
+	if (there == THERE)
+		return same_build(l, m, &f, m->name) ? FILE_CURRENT : FILE_REPLACED;
+	return there == NOTHING_THERE ? FILE_DELETED : FILE_CURRENT;
 }
 
 /* Memory that the kernel calls a file: mm/shmem.c, mm/memfd.c, ipc/shm.c, fs/hugetlbfs/inode.c. Huge pages have file

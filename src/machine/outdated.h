@@ -3,8 +3,8 @@
  *
  * The sources are /proc/PID/maps and stat(2) of each path in the process's own tree of mounts; no process is touched,
  * and no thread of one waits. A file is known by device and inode, so one that was overwritten in place counts as the
- * same (as a program that runs cannot be, and libraries must not be). Whether it is another build, or one that fits,
- * is not judged here.
+ * same (as a program that runs cannot be, and libraries must not be). So does one that was replaced by the same build
+ * (build.h), where the tool may open what is mapped. Whether another build would fit is not judged here.
  *
  * Looking up a path waits for whoever provides it (FUSE, NFS): who scans processes of others has a watchdog
  * (base/watchdog.h). */

@@ -125,6 +125,37 @@ static struct json_object *library(const struct target *target, const struct res
 	return o;
 }
 
+static void add_where(struct json_object *o, const struct whereabouts *w)
+{
+	struct json_object *c = w->container ? json_object_new_object() : NULL;
+	add_text(o, "unit", w->unit);
+	add_text(o, "user_unit", w->user_unit);
+	if (c) {
+		add_text(c, "engine", container_engine__name(w->engine));
+		add_text(c, "name", w->container);
+	}
+	json_object_object_add(o, "container", c);
+}
+
+static void add_restart(struct json_object *o, const struct report_restart *restart)
+{
+	static const char *const kinds[] = {
+	    [OUTDATED_PROGRAM] = "program", [OUTDATED_LIBRARY] = "library", [OUTDATED_OTHER] = "other"};
+	if (restart->state == RESTART_NOT_ASKED)
+		return;
+	struct json_object *list = restart->state == RESTART_KNOWN ? json_object_new_array() : NULL;
+	for (size_t i = 0; list && i < restart->reasons.n; i++) {
+		const struct restart_reason *r = &restart->reasons.items[i];
+		struct json_object *x = json_object_new_object();
+		add_text(x, "path", r->path);
+		add_text(x, "kind", kinds[r->kind]);
+		add_text(x, "how", r->how == OUTDATED_DELETED ? "removed" : "replaced");
+		json_object_object_add(x, "why", reason(r->code, r->text, r->hint));
+		json_object_array_add(list, x);
+	}
+	json_object_object_add(o, "restart", list);
+}
+
 static char *as_text(struct json_object *o)
 {
 	char *text = xstrdup(json_object_to_json_string(o));
@@ -136,16 +167,18 @@ char *report__process_json(const struct report_target *t)
 {
 	struct json_object *o = json_object_new_object(), *libraries = json_object_new_array();
 	json_object_object_add(o, "pid", json_object_new_int(t->pid));
-	add_text(o, "name", t->target ? t->target->name : NULL);
+	add_text(o, "name", t->target ? t->target->name : t->name);
 	if (t->target)
 		add_number(o, "start_time", t->target->start_time);
-	add_text(o, "state", t->target ? state_of(target__outcome(t->target)) : state_of(OUTCOME_NOT_UPDATED));
+	add_where(o, &t->where);
+	add_text(o, "state", state_of(report__outcome_now(t)));
 	json_object_object_add(
 	    o, "reason",
 	    t->error ? reason(err_kind__name(err__kind(t->error)), err__text(t->error), err__hint(t->error)) : NULL);
 	for (size_t i = 0; t->target && i < t->target->libraries.n; i++)
 		json_object_array_add(libraries, library(t->target, &t->target->results[i]));
 	json_object_object_add(o, "libraries", libraries);
+	add_restart(o, &t->restart);
 	return as_text(o);
 }
 
@@ -177,6 +210,8 @@ void report__json(FILE *to, const char *operation, const struct record *list, si
 	for (size_t i = 0; i < n; i++)
 		json_object_array_add(processes, json_tokener_parse(list[i].json));
 	json_object_object_add(o, "processes", processes);
+	if (strcmp(operation, "preview") == 0)
+		json_object_object_add(o, "needs_restart", report__needs_restart(list, n));
 	add_number(s, "success", summary.success);
 	add_number(s, "not_updated", summary.not_updated);
 	add_number(s, "failure", summary.failure);

@@ -6,6 +6,23 @@
 
 #include "report/report.h"
 
+void report_target__free(struct report_target *t)
+{
+	target__close(t->target);
+	err__free(t->error);
+	free(t->name);
+	whereabouts__free(&t->where);
+	for (size_t i = 0; i < t->restart.reasons.n; i++) {
+		struct restart_reason *r = &t->restart.reasons.items[i];
+		free(r->path);
+		free(r->code);
+		free(r->text);
+		free(r->hint);
+	}
+	vec__free(&t->restart.reasons);
+	*t = (struct report_target){0};
+}
+
 typedef void say_fn(struct report *r, const struct report_target *t);
 
 /* What `say` prints. */
@@ -26,7 +43,7 @@ static char *words_of(say_fn *say, const struct report_target *t)
 static bool is_not_permitted(const struct report_target *t)
 {
 	if (t->error)
-		return err__kind(t->error) == ERR_PERMISSION;
+		return !t->passed_over && err__kind(t->error) == ERR_PERMISSION;
 	for (size_t i = 0; i < t->target->libraries.n; i++) {
 		const struct result *x = &t->target->results[i];
 		if (x->outcome == OUTCOME_NOT_UPDATED && (x->kind == ERR_PERMISSION || x->kind == ERR_BUSY))
@@ -40,10 +57,12 @@ void record__make(const struct report_target *t, struct record *out)
 	bool pending = t->target && target__pending(t->target);
 	*out = (struct record){.pid = t->pid,
 			       .start_time = t->target ? t->target->start_time : 0,
-			       .outcome = t->target ? target__outcome(t->target) : OUTCOME_NOT_UPDATED,
+			       .outcome = report__outcome_now(t),
 			       .unknown = !t->target,
-			       .concerns = !t->target || target__outdated(t->target),
+			       .concerns = t->target ? target__outdated(t->target) : !t->passed_over,
 			       .pending = pending,
+			       .passed_over = t->passed_over,
+			       .restart = t->restart.reasons.n > 0,
 			       .not_permitted = is_not_permitted(t),
 			       .name = report__name(t),
 			       .preview = words_of(report__preview, t),
@@ -83,7 +102,7 @@ struct head {
 	uint64_t start_time;
 	int32_t pid;
 	uint32_t outcome;
-	uint8_t unknown, concerns, pending, not_permitted;
+	uint8_t unknown, concerns, pending, passed_over, restart, not_permitted;
 };
 
 enum { TEXTS = 5 };
@@ -97,6 +116,8 @@ void record__encode(const struct record *r, record_bytes *out)
 			       .unknown = r->unknown,
 			       .concerns = r->concerns,
 			       .pending = r->pending,
+			       .passed_over = r->passed_over,
+			       .restart = r->restart,
 			       .not_permitted = r->not_permitted};
 	const char *const texts[TEXTS] = {r->name, r->preview, r->validating, r->details, r->json};
 	size_t len = sizeof(h);
@@ -131,6 +152,8 @@ bool record__decode(const uint8_t *bytes, size_t len, struct record *out)
 			       .unknown = h.unknown,
 			       .concerns = h.concerns,
 			       .pending = h.pending,
+			       .passed_over = h.passed_over,
+			       .restart = h.restart,
 			       .not_permitted = h.not_permitted,
 			       .name = texts[0],
 			       .preview = texts[1],

@@ -9,14 +9,39 @@
 #include <sys/types.h>
 
 #include "base/vec.h"
+#include "machine/outdated.h"
+#include "machine/whereabouts.h"
 #include "remap/update.h"
+
+/* A file with code that is outdated in a process and stays so until a restart. The texts are its own. */
+struct restart_reason {
+	char *path;
+	enum outdated_kind kind;
+	enum outdated_how how;
+	char *code, *text, *hint; /* why no update helps; `hint` may be NULL */
+};
+
+struct report_restart {
+	enum {
+		RESTART_NOT_ASKED,
+		RESTART_UNKNOWN, /* the process may not be looked at, or is gone */
+		RESTART_KNOWN,
+	} state;
+	VEC(struct restart_reason) reasons;
+};
 
 /* One process of an operation: looked at, or why it could not be. */
 struct report_target {
 	pid_t pid;
 	struct target *target; /* NULL when it could not be opened */
 	struct err *error;     /* then: why */
+	char *name;            /* then: as in /proc/PID/comm, or NULL */
+	bool passed_over; /* then: nobody asked for it, it is never operated on; it is here for its restart alone */
+	struct whereabouts where;
+	struct report_restart restart;
 };
+/* Releases all that is in it, and makes it all zero. */
+void report_target__free(struct report_target *t);
 
 struct record {
 	pid_t pid;
@@ -25,6 +50,8 @@ struct record {
 	bool unknown;       /* it could not be looked at */
 	bool concerns;      /* there is something to say about it in a report */
 	bool pending;       /* there is something to be tried */
+	bool passed_over;   /* as in the target; then all but the restart is as of a process without libraries */
+	bool restart;       /* it needs a restart; why says the JSON */
 	bool not_permitted; /* a reason is that the caller may not, or that somebody else is at it */
 	char *name;    /* of the process, as report__name() has it; "-" when it is not known. All texts are the record's
 			  own */

@@ -67,7 +67,19 @@ struct report_summary report__summarise(const struct record *list, size_t n)
 
 char *report__name(const struct report_target *t)
 {
-	return printable__word(t->target ? t->target->name : "-");
+	return printable__word(t->target ? t->target->name : t->name ? t->name : "-");
+}
+
+enum outcome report__outcome_now(const struct report_target *t)
+{
+	return t->target ? target__outcome(t->target) : t->passed_over ? OUTCOME_CURRENT : OUTCOME_NOT_UPDATED;
+}
+
+/* " (UNIT)", or nothing. */
+static char *unit_of(const struct report_target *t)
+{
+	FREE_CLEANUP char *unit = t->where.unit ? printable__word(t->where.unit) : NULL;
+	return unit ? xasprintf(" (%s)", unit) : xstrdup("");
 }
 
 static char *path_of(const struct result *x)
@@ -142,11 +154,12 @@ static void why_not(struct report *r, const struct result *x)
 
 static void what_became(struct report *r, const struct report_target *t, const struct result *x)
 {
-	FREE_CLEANUP char *name = report__name(t), *path = path_of(x), *why = report__sentence(without_path(x));
+	FREE_CLEANUP char *name = report__name(t), *path = path_of(x), *unit = unit_of(t);
+	FREE_CLEANUP char *why = report__sentence(without_path(x));
 	report__say(r,
-		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d: the update of %s failed: %s\n"
-						  : "Process %s pid %d: %s is not updated: %s\n",
-		    name, t->pid, path, why);
+		    x->outcome == OUTCOME_FAILURE ? "Process %s pid %d%s: the update of %s failed: %s\n"
+						  : "Process %s pid %d%s: %s is not updated: %s\n",
+		    name, t->pid, unit, path, why);
 	why_not(r, x);
 }
 
@@ -163,6 +176,8 @@ static void say_group(struct report *r, const struct report_target *t, const str
 
 void report__preview(struct report *r, const struct report_target *t)
 {
+	if (t->passed_over)
+		return;
 	if (!t->target) { /* the error names the process */
 		say_sentence(r, "Cannot look at ", err__text(t->error));
 		if (err__hint(t->error))

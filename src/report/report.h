@@ -47,6 +47,8 @@ char *report__name(const struct report_target *t);
 /* A sentence (it is printable) that nobody who knows the report takes for a part of it: neither its frame nor a PID
  * nor a library. The caller frees it. */
 char *report__sentence(const char *s);
+/* What became of it so far. */
+enum outcome report__outcome_now(const struct report_target *t);
 /* The word for an outcome: "SUCCESS", "NOT UPDATED", "FAILURE"; for a preview "TO UPDATE"; "CURRENT" when there is
  * nothing to do. */
 const char *report__outcome(enum outcome o);
@@ -57,6 +59,14 @@ bool report__outcome_of(const char *word, enum outcome *out);
 char *report__process_json(const struct report_target *t);
 /* Of one that nothing is known of but what became of it. */
 char *report__lost_json(pid_t pid, const char *name, enum outcome outcome, const char *text, const char *hint);
+/* Which processes need a restart, and for which files: a section of text, nothing where there are none. */
+void report__restart(struct report *r, const struct record *list, size_t n);
+/* The same for JSON: units and their processes, as docs/json.md says. */
+struct json_object;
+struct json_object *report__needs_restart(const struct record *list, size_t n);
+/* A preview for Prometheus (metrics.h); `seconds` is how long it took, `now` when it was over. */
+void report__metrics(FILE *to, const struct record *list, size_t n, double seconds, double now);
+
 /* The document of a whole operation ("preview", "update"). */
 void report__json(FILE *to, const char *operation, const struct record *list, size_t n, int exit_code);
 

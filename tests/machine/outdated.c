@@ -69,6 +69,17 @@ static void end(pid_t pid)
 	waitpid(pid, NULL, 0);
 }
 
+/* exec(2) says which program it is before that is mapped. */
+static bool has_code_of(pid_t pid, const char *path)
+{
+	struct map maps[8];
+	size_t n = maps__find(pid, path, maps, 8);
+	for (size_t i = 0; i < n && i < 8; i++)
+		if (maps[i].prot[2] == 'x')
+			return true;
+	return false;
+}
+
 /* Starts a copy of sleep(1), and waits until it runs. */
 static pid_t program(const char *path)
 {
@@ -79,16 +90,19 @@ static pid_t program(const char *path)
 	for (int64_t start = support__now_ms(); support__now_ms() - start < 10000; usleep(1000)) {
 		ssize_t n = readlink(link, exe, sizeof(exe) - 1);
 		exe[n > 0 ? n : 0] = '\0';
-		if (strcmp(exe, path) == 0)
+		if (strcmp(exe, path) == 0 && has_code_of(pid, path))
 			return pid;
 	}
 	cr_assert_fail("%s does not run", path);
 	return pid;
 }
 
+/* No two have the same bytes. */
 static void file(const char *path)
 {
+	static unsigned n;
 	char page[PAGE] = {0};
+	snprintf(page, sizeof(page), "%d %u", getpid(), n++);
 	unlink(path);
 	file__write(path, page, sizeof(page));
 }
@@ -158,6 +172,40 @@ Test(outdated, library)
 	unlink(path);
 	expect(pid, path_of("%s library deleted\n", path));
 	mkdir(path, 0755);
+	expect(pid, path_of("%s library replaced\n", path));
+	end(pid);
+}
+
+/* As a package that is installed once more. */
+Test(outdated, same_bytes_once_more)
+{
+	const char *path = path_of("%s/libx.so.1", temp_dir()), *copy = path_of("%s.copy", path);
+	if (geteuid() != 0)
+		cr_skip_test("not root");
+	file(path);
+	file__copy(path, copy);
+	pid_t pid = process(map, path);
+	cr_assert_eq(rename(copy, path), 0);
+	expect(pid, "");
+	replace(path);
+	expect(pid, path_of("%s library replaced\n", path));
+	end(pid);
+}
+
+/* The copy has other bytes, behind all sections, and the same build-id. */
+Test(outdated, same_build_id)
+{
+	const char *path = path_of("%s/libx.so.1", temp_dir()), *copy = path_of("%s.copy", path);
+	if (geteuid() != 0)
+		cr_skip_test("not root");
+	file__copy("/bin/sleep", path);
+	file__copy("/bin/sleep", copy);
+	file__truncate(copy, file__size(copy) + 1);
+	pid_t pid = process(map, path);
+	cr_assert_eq(rename(copy, path), 0);
+	expect(pid, "");
+	file__copy("/bin/cat", copy);
+	cr_assert_eq(rename(copy, path), 0);
 	expect(pid, path_of("%s library replaced\n", path));
 	end(pid);
 }
