@@ -110,7 +110,7 @@ static void file(const char *path)
 /* As dpkg does. */
 static void replace(const char *path)
 {
-	const char *fresh = path_of("%s/fresh", temp_dir());
+	const char *fresh = path_of("%s.fresh", path);
 	file(fresh);
 	cr_assert_eq(rename(fresh, path), 0);
 }
