@@ -428,7 +428,8 @@ static int exit_code(const record_list *l, bool preview)
 
 static void look(struct operation *x)
 {
-	const struct crew_watch watch = {.waits = say_waits, .context = x};
+	/* a preview goes into pipes: no dots there */
+	const struct crew_watch watch = {.waits = isatty(STDERR_FILENO) ? say_waits : NULL, .context = x};
 	crew__look(x->crew, &watch);
 	list_records(&x->jobs, &x->records);
 }
@@ -504,7 +505,8 @@ static int run(const struct options *o)
 		report__journal(NULL, x.records.items, x.records.n);
 	int code = o->upgraded ? EXIT_DONE : exit_code(&x.records, o->preview);
 	if (o->json)
-		report__json(stdout, o->preview ? "preview" : "update", x.records.items, x.records.n, code);
+		report__json(stdout, o->preview ? "preview" : "update", x.records.items, x.records.n,
+			     x.jobs.n - x.records.n + (o->pids.n == 0), code);
 	if (o->metrics && !print_metrics(&x.records, since))
 		code = EXIT_FAILURE_SEEN;
 	crew__free(x.crew);

@@ -200,7 +200,8 @@ static void print(FILE *to, struct json_object *o)
 	json_object_put(o);
 }
 
-void report__json(FILE *to, const char *operation, const struct record *list, size_t n, int exit_code)
+void report__json(FILE *to, const char *operation, const struct record *list, size_t n, size_t passed_over,
+		  int exit_code)
 {
 	struct json_object *o = json_object_new_object(), *processes = json_object_new_array(),
 			   *s = json_object_new_object();
@@ -216,6 +217,7 @@ void report__json(FILE *to, const char *operation, const struct record *list, si
 	add_number(s, "not_updated", summary.not_updated);
 	add_number(s, "failure", summary.failure);
 	add_number(s, "to_update", summary.to_do);
+	add_number(s, "passed_over", passed_over);
 	json_object_object_add(o, "summary", s);
 	json_object_object_add(o, "exit_code", json_object_new_int(exit_code));
 	print(to, o);

@@ -67,8 +67,10 @@ struct json_object *report__needs_restart(const struct record *list, size_t n);
 /* A preview for Prometheus (metrics.h); `seconds` is how long it took, `now` when it was over. */
 void report__metrics(FILE *to, const struct record *list, size_t n, double seconds, double now);
 
-/* The document of a whole operation ("preview", "update"). */
-void report__json(FILE *to, const char *operation, const struct record *list, size_t n, int exit_code);
+/* The document of a whole operation ("preview", "update"). `passed_over`: of how many processes there is nothing to
+ * say. */
+void report__json(FILE *to, const char *operation, const struct record *list, size_t n, size_t passed_over,
+		  int exit_code);
 
 /* The plan alone (llusplit --check). */
 void report__plan(FILE *to, const struct plan *p);
