@@ -487,7 +487,8 @@ static int run(const struct options *o)
 				    .overrules = overrules,
 				    .plans = plans,
 				    .trace = trace};
-	const struct work_options work = {.plan = &plan, .update = {.timeout_s = o->timeout_s, .strict = o->strict}};
+	const struct work_options work = {
+	    .plan = &plan, .update = {.timeout_s = o->timeout_s, .strict = o->strict}, .owners = o->json};
 	for (size_t i = 0; i < o->pids.n; i++)
 		vec__push(&x.jobs, (struct job){.pid = o->pids.items[i]});
 	if (o->pids.n == 0)

@@ -14,6 +14,7 @@
 #include "crew/worker.h"
 #include "inject/clock.h"
 #include "machine/outdated.h"
+#include "machine/package.h"
 
 enum {
 	WORKERS_MAX = 16,
@@ -63,6 +64,15 @@ static void close_channels(const struct crew *c)
 			close(c->workers[i].control);
 }
 
+/* What who works has for all processes. */
+static void equip(struct crew *c)
+{
+	if (c->restarts)
+		c->opt.scan = scan__new(SCAN_BEST);
+	if (c->opt.owners)
+		c->opt.packages = packages__new(NULL);
+}
+
 static bool start_worker(struct crew *c, struct worker_process *w)
 {
 	int ends[2];
@@ -74,8 +84,7 @@ static bool start_worker(struct crew *c, struct worker_process *w)
 	if (pid == 0) {
 		close_channels(c);
 		close(ends[0]);
-		if (c->restarts)
-			c->opt.scan = scan__new(SCAN_BEST);
+		equip(c);
 		worker__run(ends[1], c->turns, self, &c->opt, c->plan);
 	}
 	close(ends[1]);
@@ -400,7 +409,7 @@ struct crew *crew__new(job_list *jobs, bool all, bool restarts, const struct wor
 		jobs->items[i].channel = -1;
 	c->opt.alone = jobs->n <= 1;
 	if (c->opt.alone) {
-		c->opt.scan = restarts ? scan__new(SCAN_BEST) : NULL;
+		equip(c);
 		return c;
 	}
 	size_t n = processors();
@@ -410,6 +419,8 @@ struct crew *crew__new(job_list *jobs, bool all, bool restarts, const struct wor
 	for (size_t i = 0; i < c->n_workers; i++)
 		start_worker(c, &c->workers[i]);
 	c->opt.alone = !any_worker(c);
+	if (c->opt.alone)
+		equip(c);
 	return c;
 }
 
@@ -469,6 +480,7 @@ void crew__free(struct crew *c)
 	if (c->turns >= 0)
 		close(c->turns);
 	scan__free(c->opt.scan);
+	packages__free(c->opt.packages);
 	free(c);
 }
 

@@ -1,12 +1,14 @@
 /* See work.h. */
 #include "crew/work.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/watchdog.h"
 #include "crew/restart.h"
+#include "machine/package.h"
 #include "machine/procfs.h"
 
 /* What nobody waits for any longer: looking at one process and planning for it; one phase of a try, which may wait for
@@ -42,6 +44,36 @@ static char *name_of(pid_t pid)
 	return name;
 }
 
+/* The file that stands at the library's place now, as the machine names it; NULL: it has another view of files. The
+ * caller frees it. */
+static char *file_of(const struct report_target *t, const struct loaded *l)
+{
+	FREE_CLEANUP char *top = NULL, *root = xasprintf("/proc/%d/root", t->pid);
+	ERR_CLEANUP struct err *e = procfs__top(t->pid, &top);
+	size_t n = strlen(root);
+	return !e && strcmp(top, "/") == 0 && l->now && strncmp(l->now, root, n) == 0 ? realpath(l->now + n, NULL)
+										      : NULL;
+}
+
+/* Of libraries that are not up to date. */
+static void find_owners(const struct work_options *opt, struct report_target *t)
+{
+	if (!opt->packages || !t->target || !target__outdated(t->target))
+		return;
+	t->n_owners = t->target->libraries.n;
+	t->owners = xcalloc(t->n_owners, sizeof(*t->owners));
+	for (size_t i = 0; i < t->n_owners; i++) {
+		const struct package *p = NULL;
+		FREE_CLEANUP char *file = t->target->results[i].outcome == OUTCOME_CURRENT
+					      ? NULL
+					      : file_of(t, &t->target->libraries.items[i]);
+		if (file)
+			err__free(packages__owner(opt->packages, file, &p));
+		if (p)
+			t->owners[i] = (struct report_owner){xstrdup(p->name), xstrdup(p->version)};
+	}
+}
+
 /* Where it belongs, and whether it needs a restart. `passed_over`: nothing else is to be said of it. */
 static void look_around(const struct work_options *opt, struct report_target *t, bool passed_over)
 {
@@ -50,6 +82,7 @@ static void look_around(const struct work_options *opt, struct report_target *t,
 	if (passed_over && t->restart.reasons.n == 0)
 		return;
 	err__free(whereabouts__of(t->pid, &t->where));
+	find_owners(opt, t);
 	t->passed_over = passed_over;
 	if (passed_over)
 		t->name = name_of(t->pid);

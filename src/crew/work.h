@@ -11,6 +11,8 @@ enum { WORK_LOOK_TOO_LONG = 3, WORK_TRY_TOO_LONG = 4 };
 struct work_options {
 	const struct plan_options *plan;
 	struct update_options update;
+	bool owners;               /* the look asks which package a library is of: that costs reading a database */
+	struct packages *packages; /* then: of who works, one for all looks */
 	struct scan *scan; /* the look asks for restarts too (restart.h); NULL: not. Of who works: one for all looks */
 	bool alone;        /* this process is all there is: what ends it ends the operation */
 };

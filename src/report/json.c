@@ -82,8 +82,10 @@ bool report__outcome_of(const char *word, enum outcome *out)
 	return false;
 }
 
-static struct json_object *library(const struct target *target, const struct result *r)
+static struct json_object *library(const struct report_target *of, const struct result *r)
 {
+	const struct target *target = of->target;
+	const struct report_owner *owner = of->owners ? &of->owners[r - target->results] : NULL;
 	struct json_object *o = json_object_new_object();
 	add_text(o, "path", r->library->path);
 	add_text(o, "new_file", r->library->now);
@@ -91,6 +93,8 @@ static struct json_object *library(const struct target *target, const struct res
 	add_text(o, "state", state_of(r->outcome));
 	add_build_id(o, "old_build_id", r->library->live);
 	add_build_id(o, "new_build_id", r->library->next);
+	add_text(o, "package", owner ? owner->package : NULL);
+	add_text(o, "new_version", owner ? owner->version : NULL);
 	json_object_object_add(o, "reason", r->reason ? reason(r->code, r->reason, r->hint) : NULL);
 	if (r->group)
 		add_number(o, "group", (uint64_t)(r->group - target->groups.items) + 1);
@@ -176,7 +180,7 @@ char *report__process_json(const struct report_target *t)
 	    o, "reason",
 	    t->error ? reason(err_kind__name(err__kind(t->error)), err__text(t->error), err__hint(t->error)) : NULL);
 	for (size_t i = 0; t->target && i < t->target->libraries.n; i++)
-		json_object_array_add(libraries, library(t->target, &t->target->results[i]));
+		json_object_array_add(libraries, library(t, &t->target->results[i]));
 	json_object_object_add(o, "libraries", libraries);
 	add_restart(o, &t->restart);
 	return as_text(o);

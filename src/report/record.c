@@ -20,6 +20,11 @@ void report_target__free(struct report_target *t)
 		free(r->hint);
 	}
 	vec__free(&t->restart.reasons);
+	for (size_t i = 0; i < t->n_owners; i++) {
+		free(t->owners[i].package);
+		free(t->owners[i].version);
+	}
+	free(t->owners);
 	*t = (struct report_target){0};
 }
 

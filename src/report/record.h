@@ -30,6 +30,11 @@ struct report_restart {
 	VEC(struct restart_reason) reasons;
 };
 
+/* The package that has installed the file which stands at a library's place now; both NULL: not known. */
+struct report_owner {
+	char *package, *version;
+};
+
 /* One process of an operation: looked at, or why it could not be. */
 struct report_target {
 	pid_t pid;
@@ -39,6 +44,8 @@ struct report_target {
 	bool passed_over; /* then: nobody asked for it, it is never operated on; it is here for its restart alone */
 	struct whereabouts where;
 	struct report_restart restart;
+	struct report_owner *owners; /* one for each library of the target, or NULL */
+	size_t n_owners;
 };
 /* Releases all that is in it, and makes it all zero. */
 void report_target__free(struct report_target *t);

@@ -1,6 +1,7 @@
 /* What llvupdate prints: the text that scripts written for AIX parse, JSON, and the log. */
 #include <criterion/criterion.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +153,49 @@ Test(output, json_of_a_preview)
 	json_object_put(o);
 	result__free(&r);
 	free(target__finish(s.target));
+}
+
+/* The build that /usr/bin/python3 would load, with another build-id: what takes its place is the package's. */
+static void make_other_build(const char *from, const char *to)
+{
+	static const uint8_t note[] = {4, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0, 'G', 'N', 'U', 0};
+	size_t size = file__size(from);
+	uint8_t *bytes = malloc(size);
+	FILE *f = fopen(from, "r");
+	cr_assert(f && bytes && fread(bytes, 1, size, f) == size);
+	fclose(f);
+	uint8_t *at = memmem(bytes, size, note, sizeof(note));
+	cr_assert_not_null(at);
+	at[sizeof(note)] ^= 1;
+	file__write(to, bytes, size);
+	free(bytes);
+}
+
+Test(output, json_names_the_package)
+{
+	char installed[PATH_MAX];
+	const char *dir = temp_dir(), *library = path_of("%s/liblzma.so.5", dir);
+	cr_assert_not_null(realpath("/usr/lib/x86_64-linux-gnu/liblzma.so.5", installed));
+	make_other_build(installed, library);
+	struct target *t = target__start(
+	    (const char *const[]){"/usr/bin/python3", "-c", "import lzma; print('ready', flush=True); input()", NULL},
+	    (const char *const[]){path_of("LD_LIBRARY_PATH=%s", dir), NULL});
+	target__expect(t, "ready");
+	cr_assert(symlink(installed, path_of("%s/new", dir)) == 0 && rename(path_of("%s/new", dir), library) == 0);
+
+	struct result dpkg = command__run(
+	    (const char *const[]){"dpkg-query", "-W", "-f", "\"package\":\"${Package}\",\"new_version\":\"${Version}\"",
+				  "liblzma5", NULL},
+	    60);
+	struct result r = command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-P", "--json", NULL}, 60);
+	struct json_object *o = parse(&r);
+	const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+	const char *at = strstr(text, library);
+	cr_assert(dpkg.exit_code == 0 && at && strstr(at, dpkg.out), "no %s in:\n%s", dpkg.out, text);
+	json_object_put(o);
+	result__free(&dpkg);
+	result__free(&r);
+	target__kill(t);
 }
 
 Test(output, json_of_a_check)
