@@ -464,8 +464,8 @@ static bool print_metrics(const record_list *l, uint64_t since)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
-	report__metrics(stdout, l->items, l->n, (double)(clock_ns() - since) / 1e9,
-			(double)(now.tv_sec * 1000 + now.tv_nsec / 1000000) / 1000);
+	int64_t now_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	report__metrics(stdout, l->items, l->n, (double)(clock_ns() - since) / 1e9, (double)now_ms / 1000);
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return true;
 	fprintf(stderr, "llvupdate: the metrics cannot be written: %s\n", strerror(errno));

@@ -12,6 +12,7 @@ static inline uint64_t hash__bytes(uint64_t h, const void *data, size_t n)
 {
 	const uint8_t *p = data;
 	for (size_t i = 0; i < n; i++)
+		/* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): of names that the kernel wrote */
 		h = (h ^ p[i]) * 0x100000001b3ULL;
 	return h;
 }

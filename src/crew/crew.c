@@ -304,18 +304,18 @@ static void hand_out(struct crew *c)
 static void listen_to_all(struct crew *c)
 {
 	VEC(struct pollfd) fds = {0};
-	VEC(struct job *) whose = {0};
+	VEC(size_t) whose = {0};
 	for (size_t i = 0; i < c->jobs->n; i++) {
-		struct job *j = &c->jobs->items[i];
+		const struct job *j = &c->jobs->items[i];
 		if (j->state == JOB_WAITS || j->state == JOB_OVER)
 			continue;
 		vec__push(&fds, (struct pollfd){.fd = j->channel, .events = POLLIN});
-		vec__push(&whose, j);
+		vec__push(&whose, i);
 	}
 	int n = poll(fds.items, fds.n, FRESH_MS);
 	for (size_t i = 0; n > 0 && i < fds.n; i++)
 		if (fds.items[i].revents)
-			hear(c, whose.items[i]);
+			hear(c, &c->jobs->items[whose.items[i]]);
 	vec__free(&fds);
 	vec__free(&whose);
 }

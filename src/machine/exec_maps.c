@@ -94,7 +94,10 @@ static size_t unescape(int dir, const struct exec_mapping *m, char *name)
 	char *to = name;
 	for (const char *from = name; *from;) {
 		bool newline = strncmp(from, "\\012", 4) == 0;
-		*to++ = newline ? '\n' : *from;
+		if (newline)
+			*to++ = '\n';
+		else
+			*to++ = *from;
 		from += newline ? 4 : 1;
 	}
 	*to = '\0';

@@ -303,7 +303,7 @@ static void read_versions(struct packages *p)
 	FREE_CLEANUP struct package **sorted = xcalloc(p->all.n ? p->all.n : 1, sizeof(struct package *));
 	for (size_t i = 0; i < p->all.n; i++)
 		sorted[i] = &p->all.items[i];
-	qsort(sorted, p->all.n, sizeof(*sorted), by_name);
+	qsort(sorted, p->all.n, sizeof(void *), by_name);
 	for (char *s = p->status, *end; *s; s = end + strspn(end, "\n")) {
 		char *empty = strstr(s, "\n\n");
 		end = empty ? empty + 1 : s + strlen(s);

@@ -102,6 +102,6 @@ struct err *procfs__top(pid_t pid, char **out)
 	FREE_CLEANUP char *below = NULL;
 	TRY(procfs__open(pid, &dir));
 	TRY(procfs__top_at(pid, dir, &below));
-	*out = strcmp(below, "/") == 0 ? xstrdup("/") : xasprintf("/proc/%d/%s", pid, below);
+	*out = below && strcmp(below, "/") == 0 ? xstrdup("/") : xasprintf("/proc/%d/%s", pid, below);
 	return NULL;
 }

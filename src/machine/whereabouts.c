@@ -201,7 +201,10 @@ static char *unescaped(struct span name)
 	for (const char *from = s; *from;) {
 		bool escape = from[0] == '\\' && from[1] == 'x' && hex(from[2]) >= 0 && hex(from[3]) >= 0 &&
 			      (from[2] != '0' || from[3] != '0');
-		*to++ = escape ? (char)(hex(from[2]) * 16 + hex(from[3])) : *from;
+		if (escape)
+			*to++ = (char)(hex(from[2]) * 16 + hex(from[3]));
+		else
+			*to++ = *from;
 		from += escape ? 4 : 1;
 	}
 	*to = '\0';

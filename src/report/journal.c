@@ -24,7 +24,7 @@ static bool send_to(const char *path, const char *bytes, size_t n)
 	CLOSE_CLEANUP int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || strlen(path) >= sizeof(a.sun_path))
 		return false;
-	strcpy(a.sun_path, path);
+	memcpy(a.sun_path, path, strlen(path) + 1);
 	return sendto(fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&a, sizeof(a)) == (ssize_t)n;
 }
 

@@ -47,8 +47,8 @@ static char *words_of(say_fn *say, const struct report_target *t)
 
 static bool is_not_permitted(const struct report_target *t)
 {
-	if (t->error)
-		return !t->passed_over && err__kind(t->error) == ERR_PERMISSION;
+	if (!t->target)
+		return t->error && !t->passed_over && err__kind(t->error) == ERR_PERMISSION;
 	for (size_t i = 0; i < t->target->libraries.n; i++) {
 		const struct result *x = &t->target->results[i];
 		if (x->outcome == OUTCOME_NOT_UPDATED && (x->kind == ERR_PERMISSION || x->kind == ERR_BUSY))

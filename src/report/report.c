@@ -99,15 +99,19 @@ static bool is_number_behind(const char *s)
 char *report__sentence(const char *s)
 {
 	static const struct {
-		const char *is, *becomes;
-	} phrases[] = {{"LLU Report", "LLU_Report"}, {"Library needs to be updated", "Library_needs to be updated"}};
+		const char *is;
+		size_t blank; /* where it becomes "_" */
+	} phrases[] = {{"LLU Report", 3}, {"Library needs to be updated", 7}};
 	char *copy = xstrdup(s);
 	for (size_t i = 0; i < sizeof(phrases) / sizeof(phrases[0]); i++)
 		for (char *p = copy; (p = strstr(p, phrases[i].is));)
-			memcpy(p, phrases[i].becomes, strlen(phrases[i].becomes));
+			p[phrases[i].blank] = '_';
 	for (char *p = copy; (p = strstr(p, "pid")); p += 3)
-		if (is_number_behind(p + 3))
-			memcpy(p, "PID", 3);
+		if (is_number_behind(p + 3)) {
+			p[0] = 'P';
+			p[1] = 'I';
+			p[2] = 'D';
+		}
 	return copy;
 }
 
