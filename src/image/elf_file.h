@@ -102,8 +102,8 @@ vaddr_t elf_file__end(const struct elf_file *e);
 /* The function behind a stub (for an IFUNC, its resolver), or behind the pad that signal handlers return to; any other
  * address unchanged. */
 vaddr_t elf_file__behind_stub(const struct elf_file *e, vaddr_t a);
-/* The function that runs when the library is run as a program; 0: it cannot be. (Linkers of old wrote the start of .text
- * into e_entry of every library.) */
+/* The function that runs when the library is run as a program; 0: it cannot be. (Linkers of old wrote the start of
+ * .text into e_entry of every library.) */
 vaddr_t elf_file__entry(const struct elf_file *e);
 /* The one address by which the function of a slot of a VAPI is known: its stub, or in a plain library its own. */
 vaddr_t elf_file__canonical(const struct elf_file *vapi, uint32_t slot);

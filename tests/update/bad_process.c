@@ -93,7 +93,8 @@ Test(bad_process, static_program)
 
 Test(bad_process, program_of_musl)
 {
-	refuse_program(FIXTURE_DIR "/musl_program", "its dynamic loader is /lib/ld-musl-x86_64.so.1, not that of glibc");
+	refuse_program(FIXTURE_DIR "/musl_program",
+		       "its dynamic loader is /lib/ld-musl-x86_64.so.1, not that of glibc");
 }
 
 Test(bad_process, nothing_split_in_it)
