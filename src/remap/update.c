@@ -302,7 +302,14 @@ enum outcome target__outcome(const struct target *t)
 
 void target__give_up(struct target *t)
 {
-	for (size_t i = 0; i < t->libraries.n; i++)
-		if (t->results[i].outcome == OUTCOME_PENDING)
-			t->results[i].outcome = OUTCOME_NOT_UPDATED;
+	for (size_t i = 0; i < t->libraries.n; i++) {
+		struct result *r = &t->results[i];
+		if (r->outcome != OUTCOME_PENDING)
+			continue;
+		r->outcome = OUTCOME_NOT_UPDATED;
+		if (!r->hint)
+			r->hint =
+			    xstrdup("run llvupdate again later, with more or longer tries (-n, -t), or restart the "
+				    "process");
+	}
 }

@@ -147,6 +147,21 @@ static void kill_descendants(pid_t pid)
 		fclose(f);
 }
 
+/* How many processes of ours have one of the tool's targets: its children's children that have not ended. */
+static unsigned count_keepers(pid_t tool)
+{
+	struct result r = command__run(
+	    (const char *const[]){
+		"sh", "-c",
+		"for w in $(cat /proc/$0/task/$0/children); do cat /proc/$w/task/$w/children; done |"
+		"tr ' ' '\\n' | sed 's|..*|/proc/&/stat|' | xargs -r cat 2>/dev/null | grep -vc ') Z '",
+		path_of("%d", tool), NULL},
+	    WAIT_S);
+	unsigned n = (unsigned)strtoul(r.out, NULL, 10);
+	result__free(&r);
+	return n;
+}
+
 /* Who is at work on one of two processes is killed. */
 Test(client, failure)
 {
@@ -161,7 +176,9 @@ Test(client, failure)
 							  path_of("-l %s", file), "-n 1", "-t 250", NULL});
 	while (target__round(t[1]) != 2)
 		cr_assert(support__now_ms() < end, "not updated while another one is stuck");
-	usleep(300000); /* it says so, too */
+	/* who was at work on that one has said so, and is gone */
+	while (count_keepers(tool) != 1)
+		cr_assert(support__now_ms() < end, "more than one process is worked on");
 	kill_descendants(tool);
 	cr_expect_eq(command__wait(tool, WAIT_S), 4);
 	struct result log = command__run((const char *const[]){"cat", file, NULL}, WAIT_S);

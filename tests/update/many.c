@@ -62,6 +62,20 @@ static char *read_log(const struct many *m)
 	return text;
 }
 
+/* Until that is in the log. */
+static void await_log(const struct many *m, const char *words)
+{
+	int64_t end = support__now_ms() + (int64_t)WAIT_S * 1000;
+	for (bool there = false; !there;) {
+		char text[1 << 14] = "";
+		FILE *f = fopen(log_of(m), "r");
+		there = f && fread(text, 1, sizeof(text) - 1, f) > 0 && strstr(text, words);
+		if (f)
+			fclose(f);
+		cr_assert(support__now_ms() < end, "the log never says: %s", words);
+	}
+}
+
 static void expect_state(const struct many *m, const char *log, int i, const char *state)
 {
 	char *is = report_state(log, target__pid(m->targets[i]));
@@ -106,7 +120,9 @@ Test(many, the_stuck_one_is_named)
 	cr_expect(text__has(log, path_of("%d drive_driver NOT UPDATED\n%d drive_driver SUCCESS\n",
 					 target__pid(m.targets[0]), target__pid(m.targets[1]))),
 		  "%s", log);
-	cr_expect(text__has(log, "called from drive_block \\(changed in the new build"), "%s", log);
+	cr_expect(
+	    text__has(log, "called from drive_block \\(changed in the new build[^\n]*\n  run llvupdate again later"),
+	    "%s", log);
 	free(log);
 	target__ask(m.targets[0], "unblock", "unblocked");
 	finish(&m);
@@ -259,7 +275,7 @@ Test(many, one_ends_meanwhile)
 	target__ask(m.targets[0], "unblock", "unblocked");
 	pid_t tool = command__start(
 	    (const char *const[]){COMMAND_DIR "/llvupdate", "-p", m.pids, "--delay", "2", "-l", log_of(&m), NULL});
-	usleep(1000000);
+	await_log(&m, "operation begins in\n");
 	target__kill(m.targets[1]);
 	cr_expect_eq(command__wait(tool, WAIT_S), 3);
 	log = read_log(&m);
