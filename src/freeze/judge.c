@@ -176,6 +176,25 @@ static bool leads_inside(const struct threads *t, uint64_t w)
 	return ranges__have(t->opt->inside, t->opt->n_inside, taddr(w)) || is_table(t, w);
 }
 
+/* Is any of the words between a frame's stack pointer and its caller's of that kind, or can it not be told? */
+static bool any_word(const struct threads *t, const struct frames *fr, size_t i,
+		     bool (*is)(const struct threads *t, uint64_t w))
+{
+	const struct frame *f = &fr->v.items[i];
+	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
+	if (end <= f->sp.v)
+		return false;
+	size_t n = (end - f->sp.v) / 8;
+	if (n > FRAME_MAX / 8)
+		return true;
+	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
+	ERR_CLEANUP struct err *e = process__read(t->p, f->sp, words, n * 8);
+	for (size_t k = 0; !e && k < n; k++)
+		if (is(t, words[k]))
+			return true;
+	return e != NULL;
+}
+
 /* Would it go on in the old code after it was moved: by the base of a jump table, in a register or a word of its own
  * (compilers keep it there while a loop runs), or by a label in a register? What a system call leaves in rcx is none.
  */
@@ -185,18 +204,7 @@ static bool goes_by_old_code(const struct threads *t, const struct frames *fr, s
 	for (unsigned k = 0; k + 1 < ARCH_DWARF_REGS; k++)
 		if ((f->known >> k & 1) && leads_inside(t, f->reg[k]) && !(k == DWARF_RCX && is_at_call(t, f)))
 			return true;
-	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
-	if (end <= f->sp.v || t->opt->n_tables == 0)
-		return false;
-	size_t n = (end - f->sp.v) / 8;
-	if (n > FRAME_MAX / 8)
-		return true; /* for all that is known */
-	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
-	ERR_CLEANUP struct err *e = process__read(t->p, f->sp, words, n * 8);
-	for (size_t k = 0; !e && k < n; k++)
-		if (is_table(t, words[k]))
-			return true;
-	return e != NULL;
+	return t->opt->n_tables && any_word(t, fr, i, is_table);
 }
 
 /* May it be so where a function changed? What its neighbours have been given by it, or are to be, may mean something
@@ -275,18 +283,7 @@ static bool holds(const struct threads *t, const struct frames *fr, size_t i)
 	for (unsigned k = 0; k + 1 < ARCH_DWARF_REGS; k++)
 		if ((f->known >> k & 1) && leads_inside(t, f->reg[k]))
 			return true;
-	uint64_t end = i + 1 < fr->v.n ? fr->v.items[i + 1].sp.v : f->sp.v;
-	if (end <= f->sp.v)
-		return false;
-	size_t n = (end - f->sp.v) / 8;
-	if (n > FRAME_MAX / 8)
-		return true; /* for all that is known */
-	FREE_CLEANUP uint64_t *words = xcalloc(n, 8);
-	ERR_CLEANUP struct err *e = process__read(t->p, f->sp, words, n * 8);
-	for (size_t k = 0; !e && k < n; k++)
-		if (leads_inside(t, words[k]))
-			return true;
-	return e != NULL;
+	return any_word(t, fr, i, leads_inside);
 }
 
 /* Frames of code that threads were moved to, which may still know the code that they come from. */
