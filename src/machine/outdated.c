@@ -67,7 +67,6 @@ struct look {
 	uint64_t mounts; /* inode number of its mount namespace (namespaces(7)); 0: not asked yet */
 	int top;         /* the top of its mounts; -1: not opened yet */
 	bool ours;       /* which is where the tool lives */
-	bool quick;      /* one finding will do */
 	struct outdated *out;
 	struct err *err;
 };
@@ -333,7 +332,7 @@ static bool look_at(void *arg, const struct exec_mapping *m)
 		return true;
 	if (is_memory(l->scan, m)) {
 		l->out->updated = l->out->updated || strncmp(m->name, "/memfd:llu-", 11) == 0;
-		return !(l->quick && l->out->updated);
+		return true;
 	}
 	if (!have_mounts(l))
 		return false;
@@ -345,15 +344,15 @@ static bool look_at(void *arg, const struct exec_mapping *m)
 		l->out->updated = true;
 	else
 		add(l, k);
-	return !l->quick;
+	return true;
 }
 
-static struct err *look(struct scan *s, pid_t pid, bool quick, struct outdated *out)
+struct err *scan__process(struct scan *s, pid_t pid, struct outdated *out)
 {
 	*out = (struct outdated){0};
 	CLOSE_CLEANUP int dir = -1;
 	TRY(procfs__open(pid, &dir));
-	struct look l = {.scan = s, .pid = pid, .dir = dir, .top = -1, .quick = quick, .out = out};
+	struct look l = {.scan = s, .pid = pid, .dir = dir, .top = -1, .out = out};
 	s->turn++;
 	struct err *e = exec_maps__each(&s->maps, pid, dir, look_at, &l);
 	if (l.top >= 0)
@@ -365,21 +364,6 @@ static struct err *look(struct scan *s, pid_t pid, bool quick, struct outdated *
 	if (e)
 		outdated__free(out);
 	return e;
-}
-
-struct err *scan__process(struct scan *s, pid_t pid, struct outdated *out)
-{
-	return look(s, pid, false, out);
-}
-
-struct err *scan__is_of_interest(struct scan *s, pid_t pid, bool *yes)
-{
-	struct outdated found;
-	*yes = false;
-	TRY(look(s, pid, true, &found));
-	*yes = found.files.n || found.updated;
-	outdated__free(&found);
-	return NULL;
 }
 
 struct scan *scan__new(enum scan_how how)

@@ -68,8 +68,4 @@ void scan__free(struct scan *s);
  * was deleted. */
 MUST_CHECK struct err *scan__process(struct scan *s, pid_t pid, struct outdated *out);
 
-/* Would scan__process() find anything: an outdated file, or images of llvupdate? Stops at the first. Errors as there;
- * *yes is false then. */
-MUST_CHECK struct err *scan__is_of_interest(struct scan *s, pid_t pid, bool *yes);
-
 #endif

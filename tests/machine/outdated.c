@@ -139,16 +139,12 @@ static void expect_updated(pid_t pid, const char *want, bool updated)
 		struct scan *s = scan__new(hows[i]);
 		for (int twice = 0; twice < 2; twice++) { /* the second time it is known */
 			struct outdated o;
-			bool yes;
 			struct err *e = scan__process(s, pid, &o);
 			cr_assert_null(e, "%s", err__text(e));
 			FREE_CLEANUP char *have = said(&o);
 			cr_expect_str_eq(have, want, "how %zu: %s", i, have);
 			cr_expect_eq(o.updated, updated, "how %zu", i);
 			outdated__free(&o);
-			e = scan__is_of_interest(s, pid, &yes);
-			cr_assert_null(e, "%s", err__text(e));
-			cr_expect_eq(yes, *want || updated, "how %zu", i);
 		}
 		scan__free(s);
 	}
