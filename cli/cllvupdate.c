@@ -1,9 +1,8 @@
 /* cllvupdate: cleans up after a live update operation that was interrupted. */
 #include <getopt.h>
-#include <stdio.h>
+#include <llu.h>
 
-#include "base/standard.h"
-#include "remap/recover.h"
+#include "standard.h"
 
 enum { EXIT_DONE = 0, EXIT_USAGE = 2, EXIT_NOT_CLEANED = 4, EXIT_NOT_PERMITTED = 5 };
 
@@ -16,17 +15,20 @@ static const char usage[] = "usage: cllvupdate -u\n"
 			    "      4 something could not be cleaned up,\n"
 			    "      5 not permitted, or an operation is under way.\n";
 
-static int report_error(struct err *e)
+static bool is_for_later(enum llu_error_kind kind)
 {
-	fprintf(stderr, "cllvupdate: %s\n", err__text(e));
-	if (err__hint(e))
-		fprintf(stderr, "cllvupdate: %s\n", err__hint(e));
-	int code = err__kind(e) == ERR_BUSY || err__kind(e) == ERR_PERMISSION ? EXIT_NOT_PERMITTED : EXIT_NOT_CLEANED;
-	err__free(e);
+	return kind == LLU_ERROR_BUSY || kind == LLU_ERROR_PERMISSION;
+}
+
+static int report_error(struct llu_error *e)
+{
+	int code = is_for_later(llu_error__kind(e)) ? EXIT_NOT_PERMITTED : EXIT_NOT_CLEANED;
+	llu_error__print(e, "cllvupdate", stderr);
+	llu_error__free(e);
 	return code;
 }
 
-static void print(const struct recovery *r)
+static void print(const struct llu_recovered *r)
 {
 	if (r->pid)
 		printf("%d %s: ", r->pid, r->name ? r->name : "?");
@@ -39,22 +41,22 @@ static void print(const struct recovery *r)
 
 static int clean_up(void)
 {
-	recovery_list list = {0};
-	struct err *e = recover__all(&list);
+	struct llu_recovery *all;
+	struct llu_error *e = llu_recovery__run(&all);
 	int code = EXIT_DONE;
-	for (size_t i = 0; i < list.n; i++) {
-		const struct recovery *r = &list.items[i];
+	for (size_t i = 0; i < llu_recovery__n(all); i++) {
+		const struct llu_recovered *r = llu_recovery__item(all, i);
 		print(r);
 		if (!r->failed)
 			continue;
-		if (r->kind != ERR_BUSY && r->kind != ERR_PERMISSION)
+		if (!is_for_later(r->kind))
 			code = EXIT_NOT_CLEANED;
 		else if (code == EXIT_DONE)
 			code = EXIT_NOT_PERMITTED;
 	}
-	if (!e && list.n == 0)
+	if (!e && llu_recovery__n(all) == 0)
 		puts("No clean up is required");
-	recovery_list__free(&list);
+	llu_recovery__free(all);
 	return e ? report_error(e) : code;
 }
 
@@ -78,7 +80,7 @@ int main(int argc, char **argv)
 			fputs(usage, stdout);
 			return EXIT_DONE;
 		case OPT_VERSION:
-			puts("cllvupdate " LLU_VERSION);
+			printf("cllvupdate %s\n", llu_version());
 			return EXIT_DONE;
 		default:
 			fputs(usage, stderr);

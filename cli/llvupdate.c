@@ -1,46 +1,32 @@
 /* llvupdate: brings the new code of updated libraries into running processes. */
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
+#include <llu.h>
 #include <signal.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/standard.h"
-#include "base/trusted.h"
-#include "config/lvupdate_data.h"
-#include "crew/crew.h"
-#include "inject/clock.h"
-#include "inject/process.h"
-#include "report/journal.h"
-#include "report/report.h"
+#include "standard.h"
 
-enum {
-	EXIT_DONE = 0,
-	EXIT_NOTHING = 1,
-	EXIT_USAGE = 2,
-	EXIT_NOT_UPDATED = 3,
-	EXIT_FAILURE_SEEN = 4,
-	EXIT_NOT_PERMITTED = 5,
-};
+/* All others are enum llu_status. */
+enum { EXIT_USAGE = 2 };
 
 enum { TRIES_MAX = 10, TIMEOUT_MAX_S = 300, PAUSE_BETWEEN_TRIES_S = 10 };
 
-typedef VEC(pid_t) pid_list;
-typedef VEC(struct record) record_list;
+struct pid_list {
+	pid_t *items;
+	size_t n;
+};
 
 struct options {
-	bool preview, all, json, metrics, strict, require_proof, split_only;
+	struct llu_options llu;
+	struct pid_list pids, except;
+	bool all, json, metrics;
 	bool upgraded; /* nobody sits in front of it */
-	pid_list pids, except;
-	unsigned tries, timeout_s;
+	unsigned tries;
 	int delay_s; /* -1: not said */
 	const char *log;
-	const char *overrule; /* NULL: OVERRULE_FILE, if there is one */
 };
 
 static const char usage[] = "usage: llvupdate -P [-l LOG] [--json | --metrics]\n"
@@ -61,7 +47,7 @@ static const char usage[] = "usage: llvupdate -P [-l LOG] [--json | --metrics]\n
 			    "      --split-only     leave processes alone that were not prepared by llusplit\n"
 			    "      --require-proof  only debug information will do for the layout of objects\n"
 			    "      --overrule FILE  pairs of builds that the administrator answers for\n"
-			    "                       (" OVERRULE_FILE ")\n"
+			    "                       (/etc/liveupdate/overrule)\n"
 			    "      --json           one JSON document instead of text\n"
 			    "      --metrics        with -P: metrics for Prometheus instead of text\n"
 			    "      --upgraded       for hooks: -a or -P, as lvupdate.data(5) says\n"
@@ -79,29 +65,23 @@ static bool parse_number(const char *s, long min, long max, long *out)
 	return errno == 0 && end != s && *end == 0 && *out >= min && *out <= max;
 }
 
-static bool listed(const pid_list *l, pid_t pid)
+/* PIDs between blanks or commas. */
+static bool parse_pids(const char *s, struct pid_list *out)
 {
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i] == pid)
-			return true;
-	return false;
-}
-
-/* PIDs between blanks or commas; each counts once. */
-static bool parse_pids(const char *s, pid_list *out)
-{
-	FREE_CLEANUP char *copy = xstrdup(s);
-	char *rest = copy;
-	for (char *word; (word = strsep(&rest, " ,\t\n"));) {
+	char *copy = strdup(s), *rest = copy;
+	bool good = copy;
+	/* each takes a character at least */
+	out->items = realloc(out->items, (out->n + strlen(s) + 1) * sizeof(*out->items));
+	for (char *word; good && (word = strsep(&rest, " ,\t\n"));) {
 		long pid;
 		if (!*word)
 			continue;
-		if (!parse_number(word, 1, INT32_MAX, &pid))
-			return false;
-		if (!listed(out, (pid_t)pid))
-			vec__push(out, (pid_t)pid);
+		good = out->items && parse_number(word, 1, INT32_MAX, &pid);
+		if (good)
+			out->items[out->n++] = (pid_t)pid;
 	}
-	return out->n > 0;
+	free(copy);
+	return good && out->n > 0;
 }
 
 static int wrong(const char *what)
@@ -110,20 +90,25 @@ static int wrong(const char *what)
 	return EXIT_USAGE;
 }
 
+static int report_error(struct llu_error *e, int code)
+{
+	llu_error__print(e, "llvupdate", stderr);
+	llu_error__free(e);
+	return code;
+}
+
 /* What lvupdate.data wants done when libraries may have been upgraded. -1: go on; else the exit code. */
 static int decide_upgraded(struct options *o)
 {
-	struct lvupdate_data data;
-	ERR_CLEANUP struct err *e = lvupdate_data__read(LVUPDATE_DATA, &data);
-	if (e) {
-		report__error(stderr, "llvupdate", e);
-		return EXIT_USAGE;
-	}
+	struct llu_config c;
+	struct llu_error *e = llu_config__read(NULL, sizeof(c), &c);
+	if (e)
+		return report_error(e, EXIT_USAGE);
 	o->upgraded = true;
-	o->all = data.llu;
-	o->preview = !data.llu;
-	o->tries = data.retries;
-	o->timeout_s = data.timeout_s;
+	o->all = c.update;
+	o->llu.preview = !c.update;
+	o->tries = c.tries;
+	o->llu.timeout_s = c.timeout_s;
 	o->delay_s = 0;
 	return -1;
 }
@@ -155,11 +140,13 @@ static int parse(int argc, char **argv, struct options *o)
 	};
 	long n;
 	int c;
-	*o = (struct options){.tries = 3, .timeout_s = 30, .delay_s = -1};
+	*o = (struct options){.llu = {.size = sizeof(o->llu), .own_process = true, .progress = true, .syslog = true},
+			      .tries = 3,
+			      .delay_s = -1};
 	while ((c = getopt_long(argc, argv, "Pp:ae:n:t:l:", long_options, NULL)) != -1) {
 		switch (c) {
 		case 'P':
-			o->preview = true;
+			o->llu.preview = true;
 			break;
 		case 'p':
 			if (!parse_pids(optarg, &o->pids))
@@ -180,7 +167,7 @@ static int parse(int argc, char **argv, struct options *o)
 		case 't':
 			if (!parse_number(optarg, 1, TIMEOUT_MAX_S, &n))
 				return wrong("-t wants seconds from 1 to 300");
-			o->timeout_s = (unsigned)n;
+			o->llu.timeout_s = (unsigned)n;
 			break;
 		case 'l':
 			o->log = optarg + strspn(optarg, " "); /* clients of AIX say "-l FILE" in one argument */
@@ -191,16 +178,16 @@ static int parse(int argc, char **argv, struct options *o)
 			o->delay_s = (int)n;
 			break;
 		case OPT_STRICT:
-			o->strict = true;
+			o->llu.strict = true;
 			break;
 		case OPT_SPLIT_ONLY:
-			o->split_only = true;
+			o->llu.split_only = true;
 			break;
 		case OPT_PROOF:
-			o->require_proof = true;
+			o->llu.require_proof = true;
 			break;
 		case OPT_OVERRULE:
-			o->overrule = optarg;
+			o->llu.overrule = optarg;
 			break;
 		case OPT_JSON:
 			o->json = true;
@@ -214,7 +201,7 @@ static int parse(int argc, char **argv, struct options *o)
 			fputs(usage, stdout);
 			return 0;
 		case OPT_VERSION:
-			puts("llvupdate " LLU_VERSION);
+			printf("llvupdate %s\n", llu_version());
 			return 0;
 		default:
 			fputs(usage, stderr);
@@ -223,301 +210,123 @@ static int parse(int argc, char **argv, struct options *o)
 	}
 	if (optind != argc)
 		return wrong("arguments are not understood (several process ids go into one argument of -p)");
-	if (o->preview + o->all + (o->pids.n > 0) != 1)
+	if (o->llu.preview + o->all + (o->pids.n > 0) != 1)
 		return wrong("give one of -P, -p and -a");
 	if (o->except.n && !o->all)
 		return wrong("-e goes with -a");
-	if (o->metrics && (!o->preview || o->json))
+	if (o->metrics && (!o->llu.preview || o->json))
 		return wrong("--metrics goes with -P, and not with --json");
 	return -1;
 }
 
-/* ---- the log ---- */
-
-/* A file in the folder of logs. */
-static char *default_log(const char *name)
-{
-	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-	if (geteuid() == 0)
-		return xasprintf("/var/log/liveupdate/%s", name);
-	if (state && *state == '/')
-		return xasprintf("%s/liveupdate/%s", state, name);
-	return xasprintf("%s/.local/state/liveupdate/%s", home ? home : "", name);
-}
-
-static void make_folders_of(const char *path)
-{
-	FREE_CLEANUP char *copy = xstrdup(path);
-	for (char *p = copy + 1; *p; p++)
-		if (*p == '/') {
-			*p = 0;
-			mkdir(copy, 0755);
-			*p = '/';
-		}
-}
-
-/* Opens a new log; the former one is kept under a name with its date and time. */
-static FILE *open_log(const char *asked)
-{
-	FREE_CLEANUP char *path = asked ? xstrdup(asked) : default_log("llvupdlog");
-	struct stat st;
-	make_folders_of(path);
-	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode)) {
-		char when[32];
-		struct tm tm;
-		localtime_r(&st.st_mtime, &tm);
-		strftime(when, sizeof(when), "%Y%m%d.%H%M%S", &tm);
-		FREE_CLEANUP char *former = xasprintf("%s.%s", path, when);
-		rename(path, former);
-	}
-	int fd = trusted__create(path);
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
-	if (!f)
-		fprintf(stderr, "llvupdate: %s: cannot write the log: %s\n", path, strerror(errno));
-	return f;
-}
-
-/* Of an operation, not of a preview. Where it cannot be written, there is none. */
-static struct trace *open_trace(void)
-{
-	FREE_CLEANUP char *folder = default_log("trace_llu"), *path = xasprintf("%s/trcfileLLU", folder);
-	make_folders_of(folder);
-	mkdir(folder, 0700);
-	struct trace *t = trace__open(path, TRACE_MAX);
-	if (!t)
-		fprintf(stderr, "llvupdate: %s: cannot write the trace: %s\n", path, strerror(errno));
-	return t;
-}
-
-/* ---- the processes ---- */
-
-static void add_all(job_list *jobs, const pid_list *except)
-{
-	DIR *d = opendir("/proc");
-	for (struct dirent *e; d && (e = readdir(d));) {
-		long pid;
-		if (isdigit((unsigned char)e->d_name[0]) && parse_number(e->d_name, 1, INT32_MAX, &pid) &&
-		    pid != getpid() && !listed(except, (pid_t)pid))
-			vec__push(jobs, (struct job){.pid = (pid_t)pid});
-	}
-	if (d)
-		closedir(d);
-}
-
-/* What was looked at, in the order of the jobs; the records are the jobs'. */
-static void list_records(const job_list *jobs, record_list *out)
-{
-	out->n = 0;
-	for (size_t i = 0; i < jobs->n; i++)
-		if (!jobs->items[i].nothing)
-			vec__push(out, jobs->items[i].record);
-}
-
-static size_t count_pending(const record_list *l)
-{
-	size_t n = 0;
-	for (size_t i = 0; i < l->n; i++)
-		n += l->items[i].pending;
-	return n;
-}
-
-static bool any_concern(const record_list *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i].concerns)
-			return true;
-	return false;
-}
-
-static bool any_outdated(const record_list *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i].concerns && !l->items[i].unknown)
-			return true;
-	return false;
-}
-
-static bool any_restart(const record_list *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i].restart)
-			return true;
-	return false;
-}
-
 /* ---- the operation ---- */
 
-struct operation {
-	struct report r;
-	struct crew *crew;
-	job_list jobs;
-	record_list records; /* as of the last step */
-	unsigned n_try;
-};
-
-static void say_prepared(void *operation, size_t pending)
+static bool any_process(const struct llu_operation *x, bool (*is)(const struct llu_process *))
 {
-	struct operation *x = operation;
-	report__phase(&x->r, "NOTIFY", false, x->n_try, "suspended", pending);
-	report__phase(&x->r, "QUERY", true, x->n_try, "suspended", pending);
-}
-
-static void say_waits(void *operation, size_t over, size_t of)
-{
-	struct operation *x = operation;
-	report__waits(&x->r, over, of);
-}
-
-static void one_try(struct operation *x)
-{
-	const struct crew_watch watch = {.prepared = say_prepared, .waits = say_waits, .context = x};
-	size_t before = report__summarise(x->records.items, x->records.n).success;
-	report__try(&x->r, x->n_try);
-	report__phase(&x->r, "NOTIFY", true, x->n_try, "tonotify", count_pending(&x->records));
-	crew__try(x->crew, &watch);
-	list_records(&x->jobs, &x->records);
-	report__phase(&x->r, "QUERY", false, x->n_try, "updated",
-		      report__summarise(x->records.items, x->records.n).success - before);
-}
-
-static void finish(struct operation *x)
-{
-	crew__give_up(x->crew);
-	list_records(&x->jobs, &x->records);
-	for (size_t i = 0; i < x->records.n; i++)
-		if (x->records.items[i].concerns)
-			report__say(&x->r, "%s", x->records.items[i].details);
-	report__final(&x->r, x->records.items, x->records.n);
-}
-
-static void update(struct operation *x, const struct options *o)
-{
-	if (count_pending(&x->records) == 0) { /* everything is refused already */
-		finish(x);
-		return;
-	}
-	unsigned delay = o->delay_s >= 0 ? (unsigned)o->delay_s : isatty(STDOUT_FILENO) && !o->json ? 10 : 0;
-	report__begins_in(&x->r, delay);
-	sleep(delay);
-	report__say(&x->r, "llvupdate preview\n");
-	for (size_t i = 0; i < x->records.n; i++)
-		report__say(&x->r, "%s", x->records.items[i].validating);
-	for (x->n_try = 1; x->n_try <= o->tries && count_pending(&x->records); x->n_try++) {
-		if (x->n_try > 1)
-			sleep(PAUSE_BETWEEN_TRIES_S);
-		one_try(x);
-		report__try_end(&x->r, x->n_try, o->tries, x->n_try < o->tries ? count_pending(&x->records) : 0);
-	}
-	finish(x);
-}
-
-static int exit_code(const record_list *l, bool preview)
-{
-	struct report_summary s = report__summarise(l->items, l->n);
-	if (s.failure) /* before all else: somebody has to look after that process */
-		return EXIT_FAILURE_SEEN;
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i].not_permitted)
-			return EXIT_NOT_PERMITTED;
-	if (preview && s.to_do)
-		return EXIT_DONE;
-	if (s.not_updated)
-		return EXIT_NOT_UPDATED;
-	return s.success || s.to_do ? EXIT_DONE : EXIT_NOTHING;
-}
-
-static void look(struct operation *x)
-{
-	/* a preview goes into pipes: no dots there */
-	const struct crew_watch watch = {.waits = isatty(STDERR_FILENO) ? say_waits : NULL, .context = x};
-	crew__look(x->crew, &watch);
-	list_records(&x->jobs, &x->records);
-}
-
-/* What was looked at is said, and done. */
-static void operate(struct operation *x, const struct options *o)
-{
-	report__say(&x->r, "llvupdate preview\n");
-	for (size_t i = 0; i < x->records.n; i++)
-		report__say(&x->r, "%s", x->records.items[i].preview);
-	if (!any_concern(&x->records))
-		report__say(&x->r, "No process requires a Live library Update operation.\n");
-	else if (!o->preview)
-		update(x, o);
-	if (o->preview)
-		report__restart(&x->r, x->records.items, x->records.n);
-	if (o->upgraded && o->preview && count_pending(&x->records))
-		report__say(&x->r, "run: llvupdate -a\n");
-}
-
-/* -1: go on; else the exit code. Where nobody sits in front of it, this is the making of a system in a folder. */
-static int check_surroundings(const struct options *o)
-{
-	ERR_CLEANUP struct err *e = process__check_proc();
-	if (e && !o->upgraded)
-		report__error(stderr, "llvupdate", e);
-	return !e ? -1 : o->upgraded ? EXIT_DONE : EXIT_NOT_PERMITTED;
-}
-
-/* False: somebody would read half of it. */
-static bool print_metrics(const record_list *l, uint64_t since)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	int64_t now_ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
-	report__metrics(stdout, l->items, l->n, (double)(clock_ns() - since) / 1e9, (double)now_ms / 1000);
-	if (fflush(stdout) == 0 && !ferror(stdout))
-		return true;
-	fprintf(stderr, "llvupdate: the metrics cannot be written: %s\n", strerror(errno));
+	for (size_t i = 0; i < llu_operation__n_processes(x); i++)
+		if (is(llu_operation__process(x, i)))
+			return true;
 	return false;
 }
 
-static int run(const struct options *o)
+static bool has_news(const struct llu_process *p)
 {
-	uint64_t since = clock_ns();
-	struct operation x = {0};
-	int cannot = check_surroundings(o);
-	if (cannot >= 0)
-		return cannot;
-	struct overrules *overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
-	struct plan_cache *plans = plan_cache__open(NULL);
-	struct trace *trace = o->preview ? NULL : open_trace();
-	struct plan_options plan = {.require_proof = o->require_proof,
-				    .split_only = o->split_only,
-				    .overrules = overrules,
-				    .plans = plans,
-				    .trace = trace};
-	const struct work_options work = {
-	    .plan = &plan, .update = {.timeout_s = o->timeout_s, .strict = o->strict}, .owners = o->json};
-	for (size_t i = 0; i < o->pids.n; i++)
-		vec__push(&x.jobs, (struct job){.pid = o->pids.items[i]});
-	if (o->pids.n == 0)
-		add_all(&x.jobs, &o->except);
+	return p->needs_restart || (p->outcome != LLU_CURRENT && !p->unknown);
+}
 
-	x.r.out = o->json || o->metrics || o->upgraded ? NULL : stdout;
-	x.crew = crew__new(&x.jobs, o->pids.n == 0, o->preview, &work, &plan);
-	look(&x);
-	if (o->upgraded && (!o->preview || any_outdated(&x.records) || any_restart(&x.records)))
-		x.r.out = stdout;
-	if ((!o->preview && (!o->upgraded || count_pending(&x.records))) || o->log)
-		x.r.log = open_log(o->log);
-	operate(&x, o);
-	if (!o->preview)
-		report__journal(NULL, x.records.items, x.records.n);
-	int code = o->upgraded ? EXIT_DONE : exit_code(&x.records, o->preview);
-	if (o->json)
-		report__json(stdout, o->preview ? "preview" : "update", x.records.items, x.records.n,
-			     x.jobs.n - x.records.n + (o->pids.n == 0), code);
-	if (o->metrics && !print_metrics(&x.records, since))
-		code = EXIT_FAILURE_SEEN;
-	crew__free(x.crew);
-	vec__free(&x.records);
-	job_list__free(&x.jobs);
-	plan_cache__close(plans);
-	overrules__free(overrules);
-	trace__close(trace);
-	if (x.r.log)
-		fclose(x.r.log);
+static struct llu_error *update(struct llu_operation *x, const struct options *o)
+{
+	struct llu_error *e = NULL;
+	if (llu_operation__pending(x) > 0) { /* else everything is refused already */
+		unsigned delay = o->delay_s >= 0 ? (unsigned)o->delay_s : isatty(STDOUT_FILENO) && !o->json ? 10 : 0;
+		llu_operation__say_begin(x, delay, o->tries);
+		sleep(delay);
+	}
+	for (unsigned n = 1; !e && n <= o->tries && llu_operation__pending(x) > 0; n++) {
+		if (n > 1)
+			sleep(PAUSE_BETWEEN_TRIES_S);
+		e = llu_operation__try(x);
+	}
+	llu_operation__end(x);
+	return e;
+}
+
+/* A log and a trace are worth no update: without one, the operation goes on. */
+static void complain(struct llu_error *e)
+{
+	if (e)
+		(void)report_error(e, 0);
+}
+
+static struct llu_error *operate(struct llu_operation *x, const struct options *o)
+{
+	bool preview = o->llu.preview, silent = o->json || o->metrics || o->upgraded;
+	llu_operation__speak_to(x, silent ? NULL : stdout);
+	if (!preview)
+		complain(llu_operation__trace_to(x, NULL));
+	struct llu_error *e = llu_operation__look(x);
+	if (e)
+		return e;
+	if (o->upgraded && (!preview || any_process(x, has_news)))
+		llu_operation__speak_to(x, stdout);
+	if ((!preview && (!o->upgraded || llu_operation__pending(x) > 0)) || o->log)
+		complain(llu_operation__log_to(x, o->log));
+	llu_operation__say_preview(x);
+	if (!preview)
+		return update(x, o);
+	llu_operation__say_restarts(x);
+	return NULL;
+}
+
+/* What was asked for instead of text. False: somebody would read half of it. */
+static bool write_document(const struct llu_operation *x, const struct options *o)
+{
+	bool good =
+	    o->json ? llu_operation__write_json(x, stdout) : !o->metrics || llu_operation__write_metrics(x, stdout);
+	if (!good)
+		fprintf(stderr, "llvupdate: standard output cannot be written: %s\n", strerror(errno));
+	return good;
+}
+
+static int code_of_error(const struct llu_error *e)
+{
+	switch (llu_error__kind(e)) {
+	case LLU_ERROR_USAGE:
+		return EXIT_USAGE;
+	case LLU_ERROR_PERMISSION:
+	case LLU_ERROR_BUSY:
+		return LLU_STATUS_NOT_PERMITTED;
+	default:
+		return LLU_STATUS_FAILURE;
+	}
+}
+
+static int run(struct options *o)
+{
+	struct llu_operation *x = NULL;
+	o->llu.pids = o->pids.items;
+	o->llu.n_pids = o->pids.n;
+	o->llu.except = o->except.items;
+	o->llu.n_except = o->except.n;
+	o->llu.packages = o->json;
+	struct llu_error *e = llu_operation__new(&o->llu, &x);
+	/* where nobody sits in front of it, this is the making of a system in a folder */
+	if (e && o->upgraded && llu_error__kind(e) == LLU_ERROR_PERMISSION) {
+		llu_error__free(e);
+		return LLU_STATUS_DONE;
+	}
+	if (!e)
+		e = operate(x, o);
+	if (e) {
+		llu_operation__free(x);
+		return report_error(e, code_of_error(e));
+	}
+	if (o->upgraded && o->llu.preview && llu_operation__pending(x) > 0)
+		puts("run: llvupdate -a");
+	int code = o->upgraded ? LLU_STATUS_DONE : (int)llu_operation__status(x);
+	if (!write_document(x, o))
+		code = LLU_STATUS_FAILURE;
+	llu_operation__free(x);
 	return code;
 }
 
@@ -533,7 +342,7 @@ int main(int argc, char **argv)
 	int code = parse(argc, argv, &o);
 	if (code < 0)
 		code = run(&o);
-	vec__free(&o.pids);
-	vec__free(&o.except);
+	free(o.pids.items);
+	free(o.except.items);
 	return code;
 }

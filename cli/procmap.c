@@ -1,13 +1,10 @@
 /* procmap: shows where the parts of LLU-capable libraries are in a process. Changes nothing. */
 #include <errno.h>
 #include <getopt.h>
-#include <stdio.h>
+#include <llu.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/standard.h"
-#include "report/procmap.h"
-#include "report/report.h"
+#include "standard.h"
 
 enum { EXIT_SHOWN = 0, EXIT_NONE = 1, EXIT_USAGE = 2, EXIT_UNREADABLE = 4, EXIT_NOT_PERMITTED = 5 };
 
@@ -20,30 +17,6 @@ static const char usage[] = "usage: procmap PID\n"
 			    "      --help, --version\n"
 			    "Exit: 0 shown, 1 no LLU-capable library in it, 2 usage, 4 it cannot be read,\n"
 			    "      5 not permitted.\n";
-
-static struct err *show(pid_t pid, bool gdb, bool *any)
-{
-	struct process *p;
-	struct mappings maps;
-	loaded_list libraries = {0};
-	TRY(process__open(pid, &p));
-	struct err *e = process__maps(p, &maps);
-	if (e) {
-		process__close(p);
-		return e;
-	}
-	e = discover__libraries(p, DISCOVER_PREPARED,
-				&libraries); /* what cannot be understood does not hide the mappings */
-	if (gdb)
-		report__gdb(stdout, p, &maps, &libraries);
-	else
-		report__procmap(stdout, p, &maps, &libraries);
-	*any = libraries.n > 0;
-	loaded_list__free(&libraries);
-	mappings__free(&maps);
-	process__close(p);
-	return e;
-}
 
 static bool parse_pid(const char *s, pid_t *out)
 {
@@ -65,18 +38,19 @@ int main(int argc, char **argv)
 	    {NULL, 0, NULL, 0},
 	};
 	pid_t pid;
-	bool any = false, gdb = false;
+	bool any;
+	enum llu_map_format format = LLU_MAP_TEXT;
 	switch (getopt_long(argc, argv, "", options, NULL)) {
 	case -1:
 		break;
 	case OPT_GDB:
-		gdb = true;
+		format = LLU_MAP_GDB;
 		break;
 	case OPT_HELP:
 		fputs(usage, stdout);
 		return 0;
 	case OPT_VERSION:
-		puts("procmap " LLU_VERSION);
+		printf("procmap %s\n", llu_version());
 		return 0;
 	default:
 		fputs(usage, stderr);
@@ -86,11 +60,12 @@ int main(int argc, char **argv)
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	ERR_CLEANUP struct err *e = show(pid, gdb, &any);
-	if (e) {
-		fflush(stdout);
-		report__error(stderr, "procmap", e);
-		return err__kind(e) == ERR_PERMISSION ? EXIT_NOT_PERMITTED : EXIT_UNREADABLE;
-	}
-	return any ? EXIT_SHOWN : EXIT_NONE;
+	struct llu_error *e = llu_map__write(pid, format, stdout, &any);
+	if (!e)
+		return any ? EXIT_SHOWN : EXIT_NONE;
+	int code = llu_error__kind(e) == LLU_ERROR_PERMISSION ? EXIT_NOT_PERMITTED : EXIT_UNREADABLE;
+	fflush(stdout);
+	llu_error__print(e, "procmap", stderr);
+	llu_error__free(e);
+	return code;
 }

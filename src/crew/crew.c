@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "crew/channel.h"
+#include "crew/guest.h"
 #include "crew/worker.h"
 #include "inject/clock.h"
 #include "machine/outdated.h"
@@ -34,7 +35,7 @@ struct worker_process {
 
 struct crew {
 	job_list *jobs;
-	bool all, restarts;
+	struct crew_options is;
 	struct work_options opt;
 	struct plan_options *plan;
 	int turns;
@@ -43,6 +44,7 @@ struct crew {
 	enum step step;
 	size_t prepared; /* in this try */
 	unsigned replaced;
+	struct rlimit files; /* as it was; all zero: it was not changed */
 };
 
 /* ---- workers ---- */
@@ -67,7 +69,7 @@ static void close_channels(const struct crew *c)
 /* What who works has for all processes. */
 static void equip(struct crew *c)
 {
-	if (c->restarts)
+	if (c->is.restarts)
 		c->opt.scan = scan__new(SCAN_BEST);
 	if (c->opt.owners)
 		c->opt.packages = packages__new(NULL);
@@ -82,7 +84,11 @@ static bool start_worker(struct crew *c, struct worker_process *w)
 		return false;
 	pid_t pid = fork();
 	if (pid == 0) {
-		close_channels(c);
+		const int keep[] = {ends[1], c->turns, trace__file(c->plan->trace)};
+		if (c->is.guest)
+			guest__enter(keep, sizeof(keep) / sizeof(keep[0]));
+		else
+			close_channels(c);
 		close(ends[0]);
 		equip(c);
 		worker__run(ends[1], c->turns, self, &c->opt, c->plan);
@@ -253,7 +259,7 @@ static void give_to_keeper(struct crew *c, struct job *j)
 static void give_to_worker(struct crew *c, struct job *j, struct worker_process *w)
 {
 	int ends[2];
-	enum message m = c->step == STEP_TRY ? MESSAGE_UPDATE : c->all ? MESSAGE_LOOK_ALL : MESSAGE_LOOK;
+	enum message m = c->step == STEP_TRY ? MESSAGE_UPDATE : c->is.all ? MESSAGE_LOOK_ALL : MESSAGE_LOOK;
 	if (!channel__new(ends)) {
 		not_begun(j, errno);
 		return;
@@ -369,7 +375,7 @@ static void work_alone(struct crew *c, struct job *j, const struct crew_watch *w
 {
 	struct telling telling = {watch, false};
 	if (c->step == STEP_LOOK)
-		j->nothing = work__look(&c->opt, j->pid, c->all, &j->target);
+		j->nothing = work__look(&c->opt, j->pid, c->is.all, &j->target);
 	else if (c->step == STEP_TRY)
 		work__try(&c->opt, &j->target, tell_prepared, &telling);
 	else
@@ -386,39 +392,39 @@ static void work_alone(struct crew *c, struct job *j, const struct crew_watch *w
 /* ---- the steps ---- */
 
 /* Whoever waits for another try holds a channel. The soft limit is for programs that use select(2). */
-static void allow_files(void)
+static void allow_files(struct crew *c)
 {
 	struct rlimit r;
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
-		r.rlim_cur = r.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &r);
-	}
+	if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= r.rlim_max)
+		return;
+	c->files = r;
+	r.rlim_cur = r.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &r);
 }
 
-struct crew *crew__new(job_list *jobs, bool all, bool restarts, const struct work_options *opt,
+struct crew *crew__new(job_list *jobs, const struct crew_options *opt, const struct work_options *work,
 		       struct plan_options *plan)
 {
 	struct crew *c = xcalloc(1, sizeof(*c));
 	c->jobs = jobs;
-	c->all = all;
-	c->restarts = restarts;
-	c->opt = *opt;
+	c->is = *opt;
+	c->opt = *work;
 	c->plan = plan;
 	c->turns = -1;
 	for (size_t i = 0; i < jobs->n; i++)
 		jobs->items[i].channel = -1;
-	c->opt.alone = jobs->n <= 1;
+	c->opt.alone = jobs->n <= 1 && !opt->guest;
 	if (c->opt.alone) {
 		equip(c);
 		return c;
 	}
 	size_t n = processors();
-	allow_files();
+	allow_files(c);
 	c->turns = turns__create();
 	c->n_workers = n < WORKERS_MAX ? n : WORKERS_MAX;
 	for (size_t i = 0; i < c->n_workers; i++)
 		start_worker(c, &c->workers[i]);
-	c->opt.alone = !any_worker(c);
+	c->opt.alone = !any_worker(c) && !opt->guest;
 	if (c->opt.alone)
 		equip(c);
 	return c;
@@ -479,6 +485,8 @@ void crew__free(struct crew *c)
 			free(end_worker(&c->workers[i]));
 	if (c->turns >= 0)
 		close(c->turns);
+	if (c->files.rlim_max)
+		(void)setrlimit(RLIMIT_NOFILE, &c->files);
 	scan__free(c->opt.scan);
 	packages__free(c->opt.packages);
 	free(c);

@@ -1,8 +1,8 @@
 /* An operation on many processes, side by side: each is looked at, tried, and tried again. One that is stuck, or ends
  * the process of ours that is at work on it, delays nobody else.
  *
- *     crew__new()       with one process to look at, the caller does the work itself; else workers do (worker.h),
- *                       unless none can be made
+ *     crew__new()       with one process to look at, the caller does the work itself (unless it is a guest); else
+ *                       workers do (worker.h), unless none can be made
  *     crew__look()      each job gets a record
  *     crew__try()       one try of all that are pending; so often as is wished
  *     crew__give_up()   what is pending still is NOT UPDATED
@@ -41,10 +41,15 @@ struct crew_watch {
 
 struct crew;
 
-/* `all`: the jobs are all processes there are, and nobody asked for one by its PID. `restarts`: the look asks for
- * restarts too (restart.h); opt->scan is not set. Borrows `jobs`, whose PIDs are set
- * and nothing else, and the options. */
-struct crew *crew__new(job_list *jobs, bool all, bool restarts, const struct work_options *opt,
+struct crew_options {
+	bool all;      /* the jobs are all processes there are, and nobody asked for one by its PID */
+	bool restarts; /* the look asks for restarts too (restart.h) */
+	bool guest;    /* the caller's process is a program that is not ours: workers do all the work, and have nothing
+			  of it (guest.h) */
+};
+
+/* Borrows `jobs`, whose PIDs are set and nothing else, `work` (without `scan` and `packages`), and `plan`. */
+struct crew *crew__new(job_list *jobs, const struct crew_options *opt, const struct work_options *work,
 		       struct plan_options *plan);
 /* Workers end; the records stay, and are the caller's to release, by job_list__free(). */
 void crew__free(struct crew *c);

@@ -244,11 +244,11 @@ void report__phase(struct report *r, const char *phase, bool begin, unsigned n, 
 		    count);
 }
 
-void report__waits(struct report *r, size_t over, size_t of)
+void report__waits(struct report *r, FILE *terminal, bool dots, size_t over, size_t of)
 {
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "%zu of %zu processes\r", over, of);
-	if (!r->out || isatty(STDERR_FILENO))
+	if (terminal)
+		fprintf(terminal, "%zu of %zu processes\r", over, of);
+	if (terminal || !r->out || !dots)
 		return;
 	fputc('.', r->out);
 	fflush(r->out);

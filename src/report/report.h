@@ -34,8 +34,9 @@ void report__begins_in(struct report *r, unsigned seconds);
 void report__validating(struct report *r, const struct report_target *t);
 void report__try(struct report *r, unsigned n);
 void report__phase(struct report *r, const char *phase, bool begin, unsigned n, const char *what, size_t count);
-/* Of so many processes so many are done: for somebody who waits, and not for the log. */
-void report__waits(struct report *r, size_t over, size_t of);
+/* Of so many processes so many are done: for somebody who waits, and not for the log. A line on the terminal; where
+ * there is none (NULL), a dot, if wanted, on what the operation speaks to. */
+void report__waits(struct report *r, FILE *terminal, bool dots, size_t over, size_t of);
 void report__try_end(struct report *r, unsigned n, unsigned of, size_t left);
 /* Reasons, times and places of one process, each on its own lines. */
 void report__details(struct report *r, const struct report_target *t);

@@ -362,6 +362,11 @@ struct trace *trace__open(const char *path, uint64_t max)
 	return t;
 }
 
+int trace__file(const struct trace *t)
+{
+	return t ? t->fd : -1;
+}
+
 void trace__close(struct trace *t)
 {
 	if (!t)

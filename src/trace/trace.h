@@ -35,6 +35,8 @@ enum {
  * and errno where it cannot be. */
 struct trace *trace__open(const char *path, uint64_t max);
 void trace__close(struct trace *t);
+/* Its file, for who closes all others; -1: there is none. */
+int trace__file(const struct trace *t);
 
 /* In all that follows `t` may be NULL: nothing is traced. */
 
