@@ -10,6 +10,8 @@
  *             e = llu_operation__look(x);                      who runs old code; nothing is touched
  *     while (!e && llu_operation__pending(x) && tries--)
  *             e = llu_operation__try(x);                       one try of all that are pending
+ *     if (e)
+ *             return complain(e);                              yours: llu_error__text(e), llu_error__free(e)
  *     llu_operation__end(x);
  *     llu_operation__write_json(x, stdout);
  *     llu_operation__free(x);
@@ -153,7 +155,7 @@ enum llu_status {
 /* Prepares it; no process is looked at yet. LLU_ERROR_USAGE: an option makes no sense. LLU_ERROR_REFUSED: the program
  * has several threads. LLU_ERROR_PERMISSION: /proc is not that of this PID namespace, or hides processes. */
 LLU_MUST_CHECK struct llu_error *llu_operation__new(const struct llu_options *opt, struct llu_operation **out);
-/* Takes back what was begun and not finished. Does not say anything any more. */
+/* Takes back what was begun and not finished, and says nothing of it. */
 void llu_operation__free(struct llu_operation *x);
 
 /* Each step from the look on is traced to this file, which is made anew (a timeline for ui.perfetto.dev, at most 8 MiB;
