@@ -22,6 +22,7 @@ struct place place__make(enum arrival how)
 	cr_assert_eq(mkdir(path_of("%s/root", p.s.dir), 0755), 0);
 	file__copy(FIXTURE_DIR "/surroundings_driver", path_of("%s/bin/driver", p.s.dir));
 	file__copy(COMMAND_DIR "/llvupdate", path_of("%s/bin/llvupdate", p.s.dir));
+	file__copy(COMMAND_DIR "/libllu.so.0", path_of("%s/bin/libllu.so.0", p.s.dir));
 	return p;
 }
 

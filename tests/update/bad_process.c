@@ -155,6 +155,7 @@ Test(bad_process, not_permitted)
 	/* From a directory that the other user may read, whatever the build directory's rights are. */
 	const char *tool = path_of("%s/llvupdate", s.dir);
 	file__copy(COMMAND_DIR "/llvupdate", tool);
+	file__copy(COMMAND_DIR "/libllu.so.0", path_of("%s/libllu.so.0", s.dir));
 	struct result r =
 	    command__run((const char *const[]){"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", tool,
 					       "-p", path_of("%d", target__pid(s.target)), "-l", "/dev/null", NULL},
