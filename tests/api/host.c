@@ -35,12 +35,12 @@ static int *handled_elsewhere; /* shared with all that is forked */
 static void reap(int sig)
 {
 	(void)sig;
-	int before = errno;
+	int before = errno; /* NOLINT(bugprone-signal-handler): each thread's own (signal-safety(7)) */
 	if (getpid() != self)
 		++*handled_elsewhere;
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
-	errno = before;
+	errno = before; /* NOLINT(bugprone-signal-handler) */
 }
 
 static void *rest(void *unused)
