@@ -1,0 +1,55 @@
+/* See child.h. */
+#include "crew/child.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+
+/* glibc has no function for CLONE_PARENT. What its fork() does besides is for other threads, of which there are none,
+ * and for the TID that it keeps of this one: that is where set_tid_address(2) was told (sysdeps/unix/sysv/linux/
+ * arch-fork.h; prctl(2), PR_GET_TID_ADDRESS, with CONFIG_CHECKPOINT_RESTORE). */
+pid_t child__fork_sibling(void)
+{
+	int *tid = NULL;
+	unsigned long flags = CLONE_PARENT | SIGCHLD;
+	if (prctl(PR_GET_TID_ADDRESS, &tid) == 0 && tid)
+		flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+	return (pid_t)syscall(SYS_clone, flags, NULL, NULL, tid, NULL);
+}
+
+/* The PID is its own for as long as nobody has waited for it, and waitid(2) fails afterwards. */
+static bool is_child(pid_t pid)
+{
+	siginfo_t info;
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+void child__wake(pid_t pid)
+{
+	siginfo_t info = {0};
+	if (waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid == pid)
+		kill(pid, SIGCONT);
+}
+
+bool child__reap(pid_t pid)
+{
+	siginfo_t info = {0};
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG) < 0 || info.si_pid == pid;
+}
+
+char *child__end(pid_t pid)
+{
+	siginfo_t info = {0};
+	if (!is_child(pid))
+		return xstrdup("ended");
+	kill(pid, SIGKILL);
+	waitid(P_PID, (id_t)pid, &info, WEXITED);
+	return info.si_code == CLD_EXITED ? xasprintf("ended with exit code %d", info.si_status)
+					  : xasprintf("was ended by signal %d", info.si_status);
+}
