@@ -1,6 +1,7 @@
 /* See child.h. */
 #include "crew/child.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -22,6 +23,10 @@ pid_t child__fork_sibling(void)
 		flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
 	return (pid_t)syscall(SYS_clone, flags, NULL, NULL, tid, NULL);
 }
+
+/* For who was killed. Longer takes who hangs in the kernel; and who was traced, say by a debugger, is shown to its
+ * parent only when the tracer has waited for it or is gone (kernel/exit.c, wait_consider_task). */
+enum { END_MS = 1000 };
 
 /* The PID is its own for as long as nobody has waited for it, and waitid(2) fails afterwards. */
 static bool is_child(pid_t pid)
@@ -48,8 +53,12 @@ char *child__end(pid_t pid)
 	siginfo_t info = {0};
 	if (!is_child(pid))
 		return xstrdup("ended");
+	CLOSE_CLEANUP int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd end = {.fd = fd, .events = POLLIN};
 	kill(pid, SIGKILL);
-	waitid(P_PID, (id_t)pid, &info, WEXITED);
+	(void)poll(&end, 1, END_MS);
+	if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG) < 0 || info.si_pid != pid)
+		return xstrdup("was ended");
 	return info.si_code == CLD_EXITED ? xasprintf("ended with exit code %d", info.si_status)
 					  : xasprintf("was ended by signal %d", info.si_status);
 }
