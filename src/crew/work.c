@@ -10,6 +10,7 @@
 #include "crew/restart.h"
 #include "machine/package.h"
 #include "machine/procfs.h"
+#include "remap/tree.h"
 
 /* What nobody waits for any longer: one phase of a try, which may wait for its threads a few times for each library. */
 enum { PHASES = 2, PHASE_TIMEOUTS = 5, PHASE_MAX_S = 120 };
@@ -47,11 +48,15 @@ static char *name_of(pid_t pid)
  * caller frees it. */
 static char *file_of(const struct report_target *t, const struct loaded *l)
 {
-	FREE_CLEANUP char *top = NULL, *root = xasprintf("/proc/%d/root", t->pid);
+	FREE_CLEANUP char *top = NULL;
+	TREE_CLEANUP struct tree tree = {0};
 	ERR_CLEANUP struct err *e = procfs__top(t->pid, &top);
-	size_t n = strlen(root);
-	return !e && strcmp(top, "/") == 0 && l->now && strncmp(l->now, root, n) == 0 ? realpath(l->now + n, NULL)
-										      : NULL;
+	if (!e)
+		e = tree__read(t->target->process, &tree);
+	if (e || !l->now || strcmp(top, "/") != 0)
+		return NULL;
+	const char *path = tree__path(l->now);
+	return path == l->now || strcmp(tree.root, "/") == 0 ? realpath(path, NULL) : NULL;
 }
 
 /* Of libraries that are not up to date. */
