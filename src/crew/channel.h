@@ -17,7 +17,7 @@ enum message {
 	MESSAGE_GIVE_UP, /* no more tries */
 	/* from them */
 	MESSAGE_NOTHING,  /* there is nothing to say */
-	MESSAGE_KEPT,     /* the worker is free: somebody else keeps the process from now on */
+	MESSAGE_KEPT,     /* the worker is free: somebody else keeps the process from now on (struct kept) */
 	MESSAGE_PREPARED, /* the first half of a try is over */
 	MESSAGE_RECORD,   /* what is to be said now: a record's bytes */
 };
@@ -25,6 +25,11 @@ enum message {
 struct order {
 	pid_t pid;
 	uint64_t start_time; /* of the process that was looked at before (record.h); 0: whoever has the PID */
+};
+
+struct kept {
+	pid_t keeper;
+	unsigned seconds; /* within which each of its answers is to be expected */
 };
 
 /* Both ends, close-on-exec. False with errno. */

@@ -7,10 +7,10 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "crew/channel.h"
+#include "crew/child.h"
 #include "crew/guest.h"
 #include "crew/worker.h"
 #include "inject/clock.h"
@@ -22,6 +22,7 @@ enum {
 	KEEPERS_MAX = 128, /* that try at the same time; most of them wait */
 	FRESH_MS = 25,     /* so long a keeper counts as one that has work for a processor */
 	TICK_MS = 1000,
+	GRACE_S = 30,      /* for who has a watchdog and did not end by it: it could not run */
 	REPLACED_MAX = 64, /* workers that died without work */
 };
 
@@ -44,7 +45,8 @@ struct crew {
 	enum step step;
 	size_t prepared; /* in this try */
 	unsigned replaced;
-	struct rlimit files; /* as it was; all zero: it was not changed */
+	uint64_t looked_after; /* when that was last */
+	struct rlimit files;   /* as it was; all zero: it was not changed */
 };
 
 /* ---- workers ---- */
@@ -105,13 +107,10 @@ static bool start_worker(struct crew *c, struct worker_process *w)
 /* How it ended, for people. The caller frees it. */
 static char *end_worker(struct worker_process *w)
 {
-	int status = 0;
 	close(w->control);
-	kill(w->pid, SIGKILL);
-	waitpid(w->pid, &status, 0);
+	char *how = child__end(w->pid);
 	w->pid = 0;
-	return WIFSIGNALED(status) ? xasprintf("was ended by signal %d", WTERMSIG(status))
-				   : xasprintf("ended with exit code %d", WEXITSTATUS(status));
+	return how;
 }
 
 /* ---- what comes back ---- */
@@ -135,25 +134,43 @@ static void not_begun(struct job *j, int why)
 	j->state = JOB_OVER;
 }
 
-static void lose(struct crew *c, struct job *j)
+/* Whoever has the job is ended. The caller frees what is said of how. */
+static char *end_who_has(struct crew *c, struct job *j)
 {
-	bool looked = c->step == STEP_LOOK;
-	FREE_CLEANUP char *name = xstrdup(j->record.name ? j->record.name : "-");
-	FREE_CLEANUP char *how = NULL;
+	char *how = NULL;
 	if (j->state == JOB_AT_WORKER) {
 		struct worker_process *w = &c->workers[j->worker];
 		how = end_worker(w);
 		start_worker(c, w);
+	} else if (j->keeper) {
+		how = child__end(j->keeper);
+		j->keeper = 0;
 	}
-	FREE_CLEANUP char *text =
-	    xasprintf("Process %s pid %d: llvupdate's own process that %s %s", name, j->pid,
-		      looked ? "looked at it" : "was at work on it", how ? how : "ended before its work was done");
+	return how ? how : xstrdup("ended before its work was done");
+}
+
+static void lose(struct crew *c, struct job *j, bool overdue)
+{
+	bool looked = c->step == STEP_LOOK;
+	FREE_CLEANUP char *name = xstrdup(j->record.name ? j->record.name : "-");
+	FREE_CLEANUP char *how = end_who_has(c, j);
+	FREE_CLEANUP char *text = xasprintf("Process %s pid %d: llvupdate's own process that %s %s", name, j->pid,
+					    looked ? "looked at it" : "was at work on it",
+					    overdue ? "was held by something, and ended" : how);
 	record__free(&j->record);
 	record__make_lost(j->pid, name, looked ? OUTCOME_NOT_UPDATED : OUTCOME_FAILURE, text,
 			  looked ? "leave it out (-e)" : "run cllvupdate -u; it runs on, on the old code or the new",
 			  &j->record);
 	close_channel(j);
 	j->state = JOB_OVER;
+}
+
+/* Somebody has it, for so many seconds at most. */
+static void begin(struct job *j, int state, unsigned seconds)
+{
+	j->state = state;
+	j->since = clock_ns();
+	j->until = j->since + (seconds + GRACE_S) * 1000000000ULL;
 }
 
 static void free_worker(struct crew *c, const struct job *j)
@@ -166,7 +183,7 @@ static void take_record(struct crew *c, struct job *j, const uint8_t *bytes, siz
 {
 	struct record r;
 	if (!record__decode(bytes, len, &r) || r.pid != j->pid) {
-		lose(c, j);
+		lose(c, j, false);
 		return;
 	}
 	free_worker(c, j);
@@ -190,15 +207,18 @@ static void hear(struct crew *c, struct job *j)
 	uint8_t *bytes;
 	size_t len;
 	if (!channel__receive(j->channel, &m, &bytes, &len, NULL)) {
-		lose(c, j);
+		lose(c, j, false);
 		return;
 	}
 	if (m == MESSAGE_RECORD) {
 		take_record(c, j, bytes, len);
-	} else if (m == MESSAGE_KEPT && j->state == JOB_AT_WORKER) {
+	} else if (m == MESSAGE_KEPT && j->state == JOB_AT_WORKER && len == sizeof(struct kept)) {
+		struct kept k;
+		memcpy(&k, bytes, sizeof(k));
 		free_worker(c, j);
-		j->state = JOB_AT_KEEPER;
-		j->since = clock_ns();
+		j->keeper = k.keeper;
+		j->seconds = k.seconds;
+		begin(j, JOB_AT_KEEPER, k.seconds);
 	} else if (m == MESSAGE_PREPARED) {
 		c->prepared++;
 		free_worker(c, j); /* what its worker says of it may come later */
@@ -250,10 +270,9 @@ static bool any_worker(const struct crew *c)
 
 static void give_to_keeper(struct crew *c, struct job *j)
 {
-	j->state = JOB_AT_KEEPER;
-	j->since = clock_ns();
+	begin(j, JOB_AT_KEEPER, j->seconds);
 	if (!channel__send(j->channel, c->step == STEP_TRY ? MESSAGE_TRY : MESSAGE_GIVE_UP, NULL, 0, -1))
-		lose(c, j);
+		lose(c, j, false);
 }
 
 static void give_to_worker(struct crew *c, struct job *j, struct worker_process *w)
@@ -267,14 +286,14 @@ static void give_to_worker(struct crew *c, struct job *j, struct worker_process 
 	const struct order o = {.pid = j->pid, .start_time = j->record.start_time};
 	w->busy = true;
 	j->worker = (size_t)(w - c->workers);
-	j->state = JOB_AT_WORKER;
+	begin(j, JOB_AT_WORKER, WORK_LOOK_MAX_S);
 	j->channel = ends[0];
 	bool sent = channel__send(w->control, m, &o, sizeof(o), ends[1]);
 	close(ends[1]);
 	if (sent)
 		return;
 	if (c->replaced++ >= REPLACED_MAX) {
-		lose(c, j);
+		lose(c, j, false);
 		return;
 	}
 	/* it died while it had nothing to do: another one takes the job */
@@ -306,6 +325,34 @@ static void hand_out(struct crew *c)
 
 /* ---- a step ---- */
 
+static bool is_out(const struct job *j)
+{
+	return j->state != JOB_WAITS && j->state != JOB_OVER;
+}
+
+/* Somebody may stop processes of ours, or hold them as a debugger does. While one of them stands still, so may the
+ * process that it is at work on, and all others wait for its turn: who is stopped goes on at once, and who is held for
+ * longer than it may take is ended. (Its own watchdog stands still with it.) */
+static void look_after_all(struct crew *c)
+{
+	uint64_t now = clock_ns();
+	if (now - c->looked_after < FRESH_MS * 1000000ULL)
+		return;
+	c->looked_after = now;
+	for (size_t i = 0; i < c->n_workers; i++)
+		if (c->workers[i].pid)
+			child__wake(c->workers[i].pid);
+	for (size_t i = 0; i < c->jobs->n; i++) {
+		struct job *j = &c->jobs->items[i];
+		if (j->keeper && j->channel < 0 && child__reap(j->keeper))
+			j->keeper = 0;
+		if (j->keeper)
+			child__wake(j->keeper);
+		if (is_out(j) && now > j->until)
+			lose(c, j, true);
+	}
+}
+
 /* Waits until somebody says something, or a while. */
 static void listen_to_all(struct crew *c)
 {
@@ -313,7 +360,7 @@ static void listen_to_all(struct crew *c)
 	VEC(size_t) whose = {0};
 	for (size_t i = 0; i < c->jobs->n; i++) {
 		const struct job *j = &c->jobs->items[i];
-		if (j->state == JOB_WAITS || j->state == JOB_OVER)
+		if (!is_out(j))
 			continue;
 		vec__push(&fds, (struct pollfd){.fd = j->channel, .events = POLLIN});
 		vec__push(&whose, i);
@@ -341,6 +388,7 @@ static void run_step(struct crew *c, const struct crew_watch *watch)
 	for (size_t over = count_over(c, false); over < c->jobs->n; over = count_over(c, false)) {
 		hand_out(c);
 		listen_to_all(c);
+		look_after_all(c);
 		if (!halfway && count_over(c, true) == c->jobs->n) {
 			halfway = true;
 			if (watch && watch->prepared)
@@ -478,6 +526,8 @@ void crew__free(struct crew *c)
 		return;
 	for (size_t i = 0; i < c->jobs->n; i++) {
 		close_channel(&c->jobs->items[i]);
+		if (c->jobs->items[i].keeper)
+			free(child__end(c->jobs->items[i].keeper));
 		work__end(&c->jobs->items[i].target);
 	}
 	for (size_t i = 0; i < c->n_workers; i++)

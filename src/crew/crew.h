@@ -26,7 +26,9 @@ struct job {
 		JOB_OVER,      /* with this step */
 	} state;
 	size_t worker;               /* JOB_AT_WORKER: which */
-	uint64_t since;              /* when it got there, as of clock.h */
+	pid_t keeper;                /* 0: there is none, or it was waited for */
+	unsigned seconds;            /* so long the keeper may take for an answer */
+	uint64_t since, until;       /* when it got there, and when it must have said something, as of clock.h */
 	struct report_target target; /* where the caller does the work itself */
 };
 

@@ -10,10 +10,10 @@
 #include "crew/restart.h"
 #include "machine/package.h"
 #include "machine/procfs.h"
+#include "remap/tree.h"
 
-/* What nobody waits for any longer: looking at one process and planning for it; one phase of a try, which may wait for
- * its threads a few times for each library. */
-enum { LOOK_MAX_S = 600, PHASE_TIMEOUTS = 5, PHASE_MAX_S = 120 };
+/* What nobody waits for any longer: one phase of a try, which may wait for its threads a few times for each library. */
+enum { PHASES = 2, PHASE_TIMEOUTS = 5, PHASE_MAX_S = 120 };
 
 static struct watchdog *watch(const struct work_options *opt, pid_t pid, const char *what, unsigned seconds, int code)
 {
@@ -48,11 +48,15 @@ static char *name_of(pid_t pid)
  * caller frees it. */
 static char *file_of(const struct report_target *t, const struct loaded *l)
 {
-	FREE_CLEANUP char *top = NULL, *root = xasprintf("/proc/%d/root", t->pid);
+	FREE_CLEANUP char *top = NULL;
+	TREE_CLEANUP struct tree tree = {0};
 	ERR_CLEANUP struct err *e = procfs__top(t->pid, &top);
-	size_t n = strlen(root);
-	return !e && strcmp(top, "/") == 0 && l->now && strncmp(l->now, root, n) == 0 ? realpath(l->now + n, NULL)
-										      : NULL;
+	if (!e)
+		e = tree__read(t->target->process, &tree);
+	if (e || !l->now || strcmp(top, "/") != 0)
+		return NULL;
+	const char *path = tree__path(l->now);
+	return path == l->now || strcmp(tree.root, "/") == 0 ? realpath(path, NULL) : NULL;
 }
 
 /* Of libraries that are not up to date. */
@@ -91,7 +95,7 @@ static void look_around(const struct work_options *opt, struct report_target *t,
 bool work__look(const struct work_options *opt, pid_t pid, bool all, struct report_target *out)
 {
 	*out = (struct report_target){.pid = pid};
-	struct watchdog *w = watch(opt, pid, "looking at it", LOOK_MAX_S, WORK_LOOK_TOO_LONG);
+	struct watchdog *w = watch(opt, pid, "looking at it", WORK_LOOK_MAX_S, WORK_LOOK_TOO_LONG);
 	out->error = target__open(pid, opt->plan, &out->target);
 	bool nothing = all && out->error && says_nothing(pid, out->error);
 	look_around(opt, out, nothing);
@@ -99,12 +103,20 @@ bool work__look(const struct work_options *opt, pid_t pid, bool all, struct repo
 	return nothing && !out->passed_over;
 }
 
+static unsigned phase_max_s(const struct work_options *opt, const struct target *t)
+{
+	return PHASE_MAX_S + PHASE_TIMEOUTS * (unsigned)(1 + t->libraries.n) * opt->update.timeout_s;
+}
+
+unsigned work__try_max_s(const struct work_options *opt, const struct target *t)
+{
+	return PHASES * phase_max_s(opt, t);
+}
+
 static void phase(const struct work_options *opt, struct target *t,
 		  void (*step)(struct target *, const struct update_options *))
 {
-	unsigned waits = PHASE_TIMEOUTS * (unsigned)(1 + t->libraries.n);
-	struct watchdog *w =
-	    watch(opt, t->pid, "updating it", PHASE_MAX_S + waits * opt->update.timeout_s, WORK_TRY_TOO_LONG);
+	struct watchdog *w = watch(opt, t->pid, "updating it", phase_max_s(opt, t), WORK_TRY_TOO_LONG);
 	step(t, &opt->update);
 	watchdog__call_off(w);
 }

@@ -8,6 +8,9 @@
 /* What ends a process of ours that waits too long: its exit codes. */
 enum { WORK_LOOK_TOO_LONG = 3, WORK_TRY_TOO_LONG = 4 };
 
+/* Looking at one process and planning for it takes no longer. */
+enum { WORK_LOOK_MAX_S = 600 };
+
 struct work_options {
 	const struct plan_options *plan;
 	struct update_options update;
@@ -24,6 +27,8 @@ bool work__look(const struct work_options *opt, pid_t pid, bool all, struct repo
 /* One try of what is pending. `prepared`, if any, is called in between, where something is
  * pending still. */
 void work__try(const struct work_options *opt, struct report_target *t, void (*prepared)(void *context), void *context);
+/* In seconds: a try takes no longer. */
+unsigned work__try_max_s(const struct work_options *opt, const struct target *t);
 /* No more tries. */
 void work__give_up(struct report_target *t);
 /* Undoes what was prepared and not committed. */

@@ -2,15 +2,14 @@
 #include "crew/worker.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/thread.h"
 #include "crew/channel.h"
+#include "crew/child.h"
 
 struct worker {
 	struct work_options opt;
@@ -19,7 +18,8 @@ struct worker {
 	pid_t parent;
 };
 
-/* Not to outlive who asked (prctl(2), PR_SET_PDEATHSIG); it may be gone already. */
+/* Not to outlive who asked (prctl(2), PR_SET_PDEATHSIG), not even where somebody has stopped us: SIGKILL reaches who is
+ * stopped. It may be gone already. */
 static void die_with(pid_t parent)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
@@ -50,16 +50,6 @@ static void say_prepared(void *channel)
 
 /* ---- keeping a process ---- */
 
-/* The command is gone: then nobody is to go on. No signal of the worker's death will do, as a worker may die alone. */
-static void *watch(void *channel)
-{
-	struct pollfd p = {.fd = *(int *)channel, .events = POLLRDHUP};
-	while (poll(&p, 1, -1) <= 0 || !(p.revents & (POLLRDHUP | POLLHUP | POLLERR)))
-		;
-	kill(getpid(), SIGKILL);
-	return NULL;
-}
-
 /* Nothing was begun: the process is as it was. `e` is the callee's. */
 static void answer_not_begun(struct report_target *t, int channel, struct err *e)
 {
@@ -73,19 +63,18 @@ static struct err *no_process(pid_t pid, int errnum)
 	return err__new(ERR_SYSTEM, errnum, NULL, NULL, "pid %d: no process could be made for its update", pid);
 }
 
-static _Noreturn void keep(struct worker *w, struct report_target *t, int channel)
+/* Nothing is begun before the command knows who does it: `go` says so, or ends with the worker. */
+static _Noreturn void keep(struct worker *w, struct report_target *t, int channel, int go)
 {
 	enum message m = MESSAGE_TRY;
-	uint8_t *bytes = NULL;
+	uint8_t *bytes = NULL, word;
 	size_t len;
-	pthread_t watcher;
 	bool more;
-	prctl(PR_SET_PDEATHSIG, 0);
+	die_with(w->parent);
 	close(w->control);
-	if (!thread__start(&watcher, watch, &channel)) {
-		answer_not_begun(t, channel, no_process(t->pid, EAGAIN));
-		_exit(0);
-	}
+	if (read(go, &word, 1) != 1)
+		_exit(1);
+	close(go);
 	turns__close(w->turns); /* the worker's: a turn is not shared */
 	w->opt.update.turns = turns__open(w->turns_file);
 	do {
@@ -101,13 +90,25 @@ static _Noreturn void keep(struct worker *w, struct report_target *t, int channe
 
 static void hand_over(struct worker *w, struct report_target *t, int channel)
 {
-	/* before there are two that write: a message of one must not get into the middle of the other's */
-	(void)channel__send(channel, MESSAGE_KEPT, NULL, 0, -1);
-	pid_t pid = fork();
-	if (pid == 0)
-		keep(w, t, channel);
-	if (pid < 0)
+	int go[2];
+	if (pipe2(go, O_CLOEXEC) < 0) {
 		answer_not_begun(t, channel, no_process(t->pid, errno));
+		return;
+	}
+	struct kept k = {.seconds = work__try_max_s(&w->opt, t->target)};
+	k.keeper = child__fork_sibling();
+	if (k.keeper == 0) {
+		close(go[1]);
+		keep(w, t, channel, go[0]);
+	}
+	if (k.keeper < 0) {
+		answer_not_begun(t, channel, no_process(t->pid, errno));
+	} else {
+		(void)channel__send(channel, MESSAGE_KEPT, &k, sizeof(k), -1);
+		(void)!write(go[1], "", 1);
+	}
+	close(go[0]);
+	close(go[1]);
 }
 
 /* ---- taking work ---- */
@@ -157,8 +158,6 @@ void worker__run(int control, int turns, pid_t parent, const struct work_options
 		free(bytes);
 		if (channel >= 0)
 			close(channel);
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			;
 	}
 	_exit(0);
 }

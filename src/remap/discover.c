@@ -12,6 +12,7 @@
 
 #include "remap/annex.h"
 #include "remap/linkmap.h"
+#include "remap/tree.h"
 #include "remap/trust.h"
 #include "remap/vapi_memo.h"
 
@@ -261,44 +262,41 @@ static struct err *read_slots(const struct process *p, struct loaded *l)
 
 /* ---- the file that stands there now ---- */
 
-/* A path of the process as the tool can open it. */
-static char *seen_from_here(const struct process *p, const char *path)
+/* Opens `path`, which begins at `from`, if there is such a file. */
+static struct err *open_next(const struct process *p, struct loaded *l, const char *from, const char *path, int *fd)
 {
-	return xasprintf("/proc/%d/root%s", process__pid(p), path);
-}
-
-/* Opens `path` if there is such a file. */
-static struct err *open_next(const struct process *p, struct loaded *l, const char *path, int *fd)
-{
-	struct err *e = trust__open(p, path, fd, &l->untrusted);
+	struct err *e = trust__open(p, from, path, fd, &l->untrusted);
 	if (e && (err__errno(e) == ENOENT || err__errno(e) == ENOTDIR)) {
 		err__free(e);
 		return NULL;
 	}
-	l->now = seen_from_here(p, path);
+	l->now = tree__seen(p, from, path);
 	return e;
 }
 
 /* The name by which the dynamic loader found it tells where a new one would be found: a symlink or a
  * directory may have been switched since. Failing that, the library's SONAME beside the mapped
  * file, and last the mapped path itself. */
-static struct err *find_next(const struct process *p, struct loaded *l, int *fd)
+static struct err *find_next(const struct process *p, const struct tree *t, struct loaded *l, int *fd)
 {
-	const char *slash = strrchr(l->path, '/');
+	const char *from = NULL, *slash = strrchr(l->path, '/');
 	FREE_CLEANUP char *loader_name = linkmap__name(p, l->bias), *beside = NULL;
 	if (loader_name && loader_name[0] == '/')
-		TRY(open_next(p, l, loader_name, fd));
+		from = tree__of_name(p, t, loader_name, l->path);
+	if (from)
+		TRY(open_next(p, l, from, loader_name, fd));
+	from = tree__of_mapped(t);
 	if (!l->now && slash && *l->vapi->soname && !strchr(l->vapi->soname, '/')) {
 		beside = xasprintf("%.*s/%s", (int)(slash - l->path), l->path, l->vapi->soname);
-		TRY(open_next(p, l, beside, fd));
+		TRY(open_next(p, l, from, beside, fd));
 	}
-	return l->now ? NULL : open_next(p, l, l->path, fd);
+	return l->now ? NULL : open_next(p, l, from, l->path, fd);
 }
 
-static void look_at_next(const struct process *p, struct loaded *l)
+static void look_at_next(const struct process *p, const struct tree *t, struct loaded *l)
 {
 	CLOSE_CLEANUP int fd = -1;
-	ERR_CLEANUP struct err *e = find_next(p, l, &fd);
+	ERR_CLEANUP struct err *e = find_next(p, t, l, &fd);
 	if (!e && fd >= 0)
 		e = elf_file__read_fd(fd, l->now, &l->next);
 	if (e)
@@ -345,12 +343,12 @@ static struct err *read_state(const struct process *p, const struct mappings *ma
 	return read_slots(p, l);
 }
 
-static struct err *read_library(const struct process *p, const struct mappings *maps, const struct mapping *m,
-				struct loaded *l)
+static struct err *read_library(const struct process *p, const struct tree *t, const struct mappings *maps,
+				const struct mapping *m, struct loaded *l)
 {
 	TRY(read_vapi(p, maps, m, l));
 	TRY(read_state(p, maps, l));
-	look_at_next(p, l);
+	look_at_next(p, t, l);
 	return NULL;
 }
 
@@ -358,10 +356,10 @@ static struct err *read_library(const struct process *p, const struct mappings *
 
 /* Does another file than the mapped one have the name now? To be asked often, so nothing is read; what cannot be told
  * counts as another. */
-static bool is_replaced(const struct process *p, const struct linkmap_object *o)
+static bool is_replaced(const struct process *p, const struct tree *t, const struct linkmap_object *o)
 {
-	const char *name = o->name[0] == '/' ? o->name : o->mapping->path;
-	FREE_CLEANUP char *path = seen_from_here(p, name);
+	const char *from, *name = tree__best(p, t, o->name, o->mapping->path, &from);
+	FREE_CLEANUP char *path = tree__seen(p, from, name);
 	struct stat st;
 	return o->mapping->deleted || stat(path, &st) < 0 || st.st_ino != o->mapping->inode;
 }
@@ -423,8 +421,9 @@ static struct err *read_annex(const struct process *p, const struct mappings *ma
 }
 
 /* *keep: is it one to be listed? */
-static struct err *read_plain(const struct process *p, const struct mappings *maps, const struct mapping *m,
-			      enum discover_what what, bool annexed, struct loaded *l, bool *keep)
+static struct err *read_plain(const struct process *p, const struct tree *t, const struct mappings *maps,
+			      const struct mapping *m, enum discover_what what, bool annexed, struct loaded *l,
+			      bool *keep)
 {
 	bool library;
 	*keep = false;
@@ -433,7 +432,7 @@ static struct err *read_plain(const struct process *p, const struct mappings *ma
 		return NULL;
 	if (!annexed) {
 		if (what == DISCOVER_ALL)
-			look_at_next(p, l);
+			look_at_next(p, t, l);
 		if (!l->outdated)
 			return NULL;
 	}
@@ -441,7 +440,7 @@ static struct err *read_plain(const struct process *p, const struct mappings *ma
 	if (!l->no_vapi)
 		TRY(read_annex(p, maps, l));
 	if (what == DISCOVER_ALL && !l->now)
-		look_at_next(p, l);
+		look_at_next(p, t, l);
 	*keep = l->shift || l->outdated;
 	return NULL;
 }
@@ -523,7 +522,8 @@ static struct err *add(loaded_list *out, const struct loaded *l, uint64_t *bytes
 			      "the process has too many libraries to be updated, or too large ones");
 }
 
-static struct err *add_split(const struct process *p, const struct mappings *maps, loaded_list *out, uint64_t *bytes)
+static struct err *add_split(const struct process *p, const struct tree *t, const struct mappings *maps,
+			     loaded_list *out, uint64_t *bytes)
 {
 	for (size_t i = 0; i < maps->n; i++) {
 		struct loaded l = {0};
@@ -531,7 +531,7 @@ static struct err *add_split(const struct process *p, const struct mappings *map
 		TRY(is_candidate(p, maps, &maps->items[i], &candidate));
 		if (!candidate)
 			continue;
-		struct err *err = read_library(p, maps, &maps->items[i], &l);
+		struct err *err = read_library(p, t, maps, &maps->items[i], &l);
 		if (err) {
 			loaded__free(&l);
 			return err;
@@ -542,8 +542,8 @@ static struct err *add_split(const struct process *p, const struct mappings *map
 }
 
 /* A process without a list that can be read (a static program, another C library) has none that we could update. */
-static struct err *add_plain(const struct process *p, const struct mappings *maps, enum discover_what what,
-			     loaded_list *out, uint64_t *bytes)
+static struct err *add_plain(const struct process *p, const struct tree *t, const struct mappings *maps,
+			     enum discover_what what, loaded_list *out, uint64_t *bytes)
 {
 	LINKMAP_CLEANUP struct linkmap *list = NULL;
 	FREE_CLEANUP taddr_t *annexes = NULL;
@@ -559,9 +559,9 @@ static struct err *add_plain(const struct process *p, const struct mappings *map
 		bool keep, annexed = has(annexes, n_annexes, o.bias);
 		const struct mapping *m = o.mapping ? mappings__at(maps, o.mapping->range.start) : NULL;
 		if (!m || !m->inode || m->shared || m->offset || is_listed(out, o.bias) || !is_first(list, i) ||
-		    !(annexed || (what == DISCOVER_ALL && is_replaced(p, &o))))
+		    !(annexed || (what == DISCOVER_ALL && is_replaced(p, t, &o))))
 			continue;
-		struct err *err = read_plain(p, maps, m, what, annexed, &l, &keep);
+		struct err *err = read_plain(p, t, maps, m, what, annexed, &l, &keep);
 		if (!err && keep) {
 			TRY(add(out, &l, bytes));
 			continue;
@@ -575,11 +575,15 @@ static struct err *add_plain(const struct process *p, const struct mappings *map
 struct err *discover__libraries(const struct process *p, enum discover_what what, loaded_list *out)
 {
 	struct mappings maps;
+	TREE_CLEANUP struct tree t;
+	TRY(tree__read(p, &t));
 	TRY(process__maps(p, &maps));
 	uint64_t bytes = 0;
-	struct err *err = add_split(p, &maps, out, &bytes);
+	struct err *err = add_split(p, &t, &maps, out, &bytes);
 	if (!err)
-		err = add_plain(p, &maps, what, out, &bytes);
+		err = add_plain(p, &t, &maps, what, out, &bytes);
+	if (!err && out->n)
+		err = tree__still(p, &t);
 	mappings__free(&maps);
 	if (err)
 		loaded_list__free(out);

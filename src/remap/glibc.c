@@ -6,7 +6,7 @@
 
 #include "image/contract.h"
 #include "remap/target_parts.h"
-#include "remap/trust.h"
+#include "remap/tree.h"
 
 bool glibc__is_loader(const char *soname)
 {
@@ -83,7 +83,7 @@ static struct err *read_now(const struct process *p, const struct linkmap_object
 {
 	CLOSE_CLEANUP int fd = -1;
 	ERR_CLEANUP struct err *untrusted = NULL;
-	TRY(trust__open(p, o->name[0] == '/' ? o->name : o->mapping->path, &fd, &untrusted));
+	TRY(tree__open(p, o->name, o->mapping->path, &fd, &untrusted));
 	return fd < 0 ? err__new(ERR_UNREADABLE, 0, o->name, NULL, "it cannot be read")
 		      : elf_file__read_fd(fd, o->name, out);
 }

@@ -6,7 +6,7 @@
 #include <sys/sysmacros.h>
 
 #include "remap/glibc.h"
-#include "remap/trust.h"
+#include "remap/tree.h"
 
 /* ---- who needs whom ---- */
 
@@ -119,7 +119,7 @@ static bool is_replaced(const struct process *p, const struct linkmap_object *o,
 {
 	struct stat st;
 	ERR_CLEANUP struct err *untrusted = NULL;
-	ERR_CLEANUP struct err *e = trust__open(p, o->name[0] == '/' ? o->name : o->mapping->path, fd, &untrusted);
+	ERR_CLEANUP struct err *e = tree__open(p, o->name, o->mapping->path, fd, &untrusted);
 	return !e && (*fd < 0 || fstat(*fd, &st) < 0 || st.st_ino != o->mapping->inode ||
 		      major(st.st_dev) != o->mapping->dev_major || minor(st.st_dev) != o->mapping->dev_minor);
 }

@@ -21,7 +21,8 @@ struct walk {
 	const struct process *p;
 	struct rights rights; /* once `asked` */
 	bool asked;
-	VEC(int) folders;  /* open, the process's root first */
+	const char *from;  /* the root */
+	VEC(int) folders;  /* open, the root first */
 	char *left;        /* names still to go */
 	char *here;        /* where the walk is, as the process sees it; "" is its root */
 	unsigned links;    /* followed so far */
@@ -284,7 +285,7 @@ static struct err *judge_last_folder(struct walk *w)
 static struct err *enter_root(struct walk *w)
 {
 	struct stat st;
-	int root = openat(process__dirfd(w->p), "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int root = openat(process__dirfd(w->p), w->from, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return failed(w, errno, "cannot be looked at");
 	vec__push(&w->folders, root);
@@ -314,9 +315,9 @@ static struct err *walk(struct walk *w, int *fd)
 	return *fd < 0 ? failed(w, errno, "cannot open the file") : NULL;
 }
 
-struct err *trust__open(const struct process *p, const char *path, int *fd, struct err **untrusted)
+struct err *trust__open(const struct process *p, const char *from, const char *path, int *fd, struct err **untrusted)
 {
-	struct walk w = {.p = p, .left = xstrdup(path), .here = xstrdup(""), .mount = UINT64_MAX};
+	struct walk w = {.p = p, .from = from, .left = xstrdup(path), .here = xstrdup(""), .mount = UINT64_MAX};
 	*fd = -1;
 	struct err *e = walk(&w, fd);
 	*untrusted = e ? NULL : w.wrong;

@@ -20,12 +20,13 @@
 
 #include "inject/process.h"
 
-/* Opens the file that `path` (absolute) leads to for the process: its root directory, its mounts, symbolic links
- * resolved there and never outside. *fd is for reading, and is what was judged: the caller reads from it and from
- * nowhere else, and closes it. *untrusted is NULL, or says why the process must not get code from there
- * (ERR_REFUSED; the caller frees it); *fd is -1 then if it is on FUSE, of which nothing is asked. Errors, with nothing
- * opened: ERR_UNREADABLE (err__errno(): ENOENT or ENOTDIR when there is no such file; 0 when it is no regular file),
- * ERR_PERMISSION, ERR_GONE. */
-MUST_CHECK struct err *trust__open(const struct process *p, const char *path, int *fd, struct err **untrusted);
+/* Opens the file that `path` (absolute) leads to for the process: from the root directory `from` (tree.h), in its
+ * mounts, symbolic links resolved there and never outside. *fd is for reading, and is what was judged: the caller reads
+ * from it and from nowhere else, and closes it. *untrusted is NULL, or says why the process must not get code from
+ * there (ERR_REFUSED; the caller frees it); *fd is -1 then if it is on FUSE, of which nothing is asked. Errors, with
+ * nothing opened: ERR_UNREADABLE (err__errno(): ENOENT or ENOTDIR when there is no such file; 0 when it is no regular
+ * file), ERR_PERMISSION, ERR_GONE. */
+MUST_CHECK struct err *trust__open(const struct process *p, const char *from, const char *path, int *fd,
+				   struct err **untrusted);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/printable.h"
 #include "image/gate.h"
+#include "remap/tree.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -125,9 +126,7 @@ static void say_sentence(struct report *r, const char *before, const char *text)
 /* The file that stands there now, as the process sees it. */
 static char *new_module(const struct result *r)
 {
-	const char *now = r->library->now;
-	const char *root = now ? strstr(now, "/root/") : NULL;
-	return printable__word(root ? root + 5 : r->library->path);
+	return printable__word(r->library->now ? tree__path(r->library->now) : r->library->path);
 }
 
 /* ---- preview ---- */

@@ -27,6 +27,11 @@ int command__wait(pid_t pid, int seconds);
 bool command__ended(pid_t pid, int *exit_code);
 void result__free(struct result *r);
 
+/* To everything that this process has made, its children's children first. */
+void descendants__kill(pid_t pid, int signal);
+/* How many of them have not ended. */
+unsigned descendants__count(pid_t pid);
+
 /* A new directory under /tmp that the teardown removes with everything in it. Lives until then. */
 const char *temp_dir(void);
 

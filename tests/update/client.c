@@ -1,6 +1,7 @@
 /* Known clients of AIX llvupdate, which read its output by words and places (client.py), read ours right, whatever the
  * outcome and whatever a process is called. Commands get their arguments as such a client gives them. */
 #include <criterion/criterion.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,33 +134,13 @@ Test(client, mixed)
 	finish(t, 3);
 }
 
-static void kill_descendants(pid_t pid)
+/* One for each processor that there is for the tool, which has at most 16, and one for each process that is updated. */
+static unsigned count_with_one_keeper(void)
 {
-	char path[64];
-	int child;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
-	FILE *f = fopen(path, "r");
-	while (f && fscanf(f, "%d", &child) == 1) {
-		kill_descendants(child);
-		kill(child, SIGKILL);
-	}
-	if (f)
-		fclose(f);
-}
-
-/* How many processes of ours have one of the tool's targets: its children's children that have not ended. */
-static unsigned count_keepers(pid_t tool)
-{
-	struct result r = command__run(
-	    (const char *const[]){
-		"sh", "-c",
-		"for w in $(cat /proc/$0/task/$0/children); do cat /proc/$w/task/$w/children; done |"
-		"tr ' ' '\\n' | sed 's|..*|/proc/&/stat|' | xargs -r cat 2>/dev/null | grep -vc ') Z '",
-		path_of("%d", tool), NULL},
-	    WAIT_S);
-	unsigned n = (unsigned)strtoul(r.out, NULL, 10);
-	result__free(&r);
-	return n;
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	cr_assert_eq(sched_getaffinity(0, sizeof(set), &set), 0);
+	return (CPU_COUNT(&set) < 16 ? (unsigned)CPU_COUNT(&set) : 16) + 1;
 }
 
 /* Who is at work on one of two processes is killed. */
@@ -177,9 +158,9 @@ Test(client, failure)
 	while (target__round(t[1]) != 2)
 		cr_assert(support__now_ms() < end, "not updated while another one is stuck");
 	/* who was at work on that one has said so, and is gone */
-	while (count_keepers(tool) != 1)
+	while (descendants__count(tool) != count_with_one_keeper())
 		cr_assert(support__now_ms() < end, "more than one process is worked on");
-	kill_descendants(tool);
+	descendants__kill(tool, SIGKILL);
 	cr_expect_eq(command__wait(tool, WAIT_S), 4);
 	struct result log = command__run((const char *const[]){"cat", file, NULL}, WAIT_S);
 	expect_report(log.out, pid_of(t[1]), pid_of(t[0]));

@@ -128,32 +128,17 @@ Test(many, the_stuck_one_is_named)
 	finish(&m);
 }
 
-/* To everything that this process has made, its children's children first. */
-static void kill_descendants(pid_t pid, int signal)
-{
-	char path[64];
-	int child;
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
-	FILE *f = fopen(path, "r");
-	while (f && fscanf(f, "%d", &child) == 1) {
-		kill_descendants(child, signal);
-		kill(child, signal);
-	}
-	if (f)
-		fclose(f);
-}
-
 /* The processes of ours that do the work. */
 Test(many, who_does_the_work_is_killed)
 {
 	struct many m = begin();
 	pid_t tool = start(&m, "250");
 	await_others(&m);
-	kill_descendants(tool, SIGKILL);
+	descendants__kill(tool, SIGKILL);
 	cr_assert_eq(command__wait(tool, WAIT_S), 4);
 	char *log = read_log(&m);
 	expect_state(&m, log, 0, "FAILURE");
-	cr_expect(text__has(log, "llvupdate's own process that was at work on it ended"), "%s", log);
+	cr_expect(text__has(log, "llvupdate's own process that was at work on it was ended by signal 9"), "%s", log);
 	cr_expect(text__has(log, "run cllvupdate -u"), "%s", log);
 	free(log);
 	struct result r = command__run((const char *const[]){COMMAND_DIR "/cllvupdate", "-u", NULL}, WAIT_S);
@@ -167,6 +152,19 @@ Test(many, who_does_the_work_is_killed)
 	finish(&m);
 }
 
+/* They go on: a process could stand still for as long as they do. */
+Test(many, who_does_the_work_is_stopped)
+{
+	struct many m = begin();
+	pid_t tool = start(&m, "250");
+	await_others(&m);
+	descendants__kill(tool, SIGSTOP);
+	target__ask(m.targets[0], "unblock", "unblocked");
+	cr_assert_eq(command__wait(tool, WAIT_S), 0);
+	target__rounds(m.targets[0], 1, 2);
+	finish(&m);
+}
+
 /* Ctrl-Z reaches all of them: nobody stops, with processes that stand still for it. */
 Test(many, a_terminal_does_not_stop_it)
 {
@@ -175,7 +173,7 @@ Test(many, a_terminal_does_not_stop_it)
 	pid_t tool = start(&m, "250");
 	await_others(&m);
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-		kill_descendants(tool, signals[i]);
+		descendants__kill(tool, signals[i]);
 		kill(tool, signals[i]);
 	}
 	target__ask(m.targets[0], "unblock", "unblocked");
@@ -184,12 +182,17 @@ Test(many, a_terminal_does_not_stop_it)
 	finish(&m);
 }
 
-/* Whoever kills the command has killed all of it: the process may be updated by another one at once. */
-Test(many, the_command_is_killed)
+/* Whoever kills the command has killed all of it: the process may be updated by another one at once. `stopped`: all of
+ * it was stopped before. */
+static void kill_the_command(bool stopped)
 {
 	struct many m = begin();
 	pid_t tool = start(&m, "250");
 	await_others(&m);
+	if (stopped) {
+		cr_assert_eq(kill(tool, SIGSTOP), 0);
+		descendants__kill(tool, SIGSTOP);
+	}
 	cr_assert_eq(kill(tool, SIGKILL), 0);
 	cr_assert_eq(command__wait(tool, WAIT_S), -SIGKILL);
 	struct result r;
@@ -204,6 +207,16 @@ Test(many, the_command_is_killed)
 	scene__update(&m.scene);
 	target__rounds(m.targets[0], 1, 2);
 	finish(&m);
+}
+
+Test(many, the_command_is_killed)
+{
+	kill_the_command(false);
+}
+
+Test(many, the_command_is_stopped_and_killed)
+{
+	kill_the_command(true);
 }
 
 /* ---- what there is too little of, and what changes meanwhile ---- */
