@@ -12,6 +12,7 @@
 
 #include "crew/channel.h"
 #include "crew/worker.h"
+#include "image/file_memo.h"
 #include "inject/clock.h"
 #include "machine/outdated.h"
 #include "machine/package.h"
@@ -67,6 +68,7 @@ static void close_channels(const struct crew *c)
 /* What who works has for all processes. */
 static void equip(struct crew *c)
 {
+	c->plan->files = file_memo__new();
 	if (c->restarts)
 		c->opt.scan = scan__new(SCAN_BEST);
 	if (c->opt.owners)
@@ -479,6 +481,8 @@ void crew__free(struct crew *c)
 			free(end_worker(&c->workers[i]));
 	if (c->turns >= 0)
 		close(c->turns);
+	file_memo__free(c->plan->files);
+	c->plan->files = NULL;
 	scan__free(c->opt.scan);
 	packages__free(c->opt.packages);
 	free(c);
