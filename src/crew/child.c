@@ -55,7 +55,8 @@ char *child__end(pid_t pid)
 	struct pollfd end = {.fd = fd, .events = POLLIN};
 	if (!is_child(pid)) /* else it was when the descriptor was made: somebody may wait for it at any moment */
 		return xstrdup("ended");
-	(void)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+	if (fd < 0 || syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) < 0)
+		kill(pid, SIGKILL);
 	(void)poll(&end, 1, END_MS);
 	if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG) < 0 || info.si_pid != pid)
 		return xstrdup("was ended");

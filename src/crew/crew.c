@@ -13,6 +13,7 @@
 #include "crew/child.h"
 #include "crew/guest.h"
 #include "crew/worker.h"
+#include "image/file_memo.h"
 #include "inject/clock.h"
 #include "machine/outdated.h"
 #include "machine/package.h"
@@ -71,6 +72,7 @@ static void close_channels(const struct crew *c)
 /* What who works has for all processes. */
 static void equip(struct crew *c)
 {
+	c->plan->files = file_memo__new();
 	if (c->is.restarts)
 		c->opt.scan = scan__new(SCAN_BEST);
 	if (c->opt.owners)
@@ -537,6 +539,8 @@ void crew__free(struct crew *c)
 		close(c->turns);
 	if (c->files.rlim_max)
 		(void)setrlimit(RLIMIT_NOFILE, &c->files);
+	file_memo__free(c->plan->files);
+	c->plan->files = NULL;
 	scan__free(c->opt.scan);
 	packages__free(c->opt.packages);
 	free(c);

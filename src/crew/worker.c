@@ -14,6 +14,7 @@
 struct worker {
 	struct work_options opt;
 	struct turns *turns;
+	struct plan_options *plan; /* opt.plan */
 	int control, turns_file;
 	pid_t parent;
 };
@@ -122,6 +123,7 @@ static void one(struct worker *w, enum message m, const struct order *o, int cha
 {
 	struct report_target t = {.pid = o->pid};
 	bool nothing = false;
+	w->plan->foresee = m == MESSAGE_UPDATE;
 	if (o->pid == w->parent) /* the command; of itself a worker's process__open() says so */
 		t.error = err__new(ERR_REFUSED, 0, NULL, NULL, "pid %d: it is this tool itself", o->pid);
 	else
@@ -141,8 +143,12 @@ static void one(struct worker *w, enum message m, const struct order *o, int cha
 
 void worker__run(int control, int turns, pid_t parent, const struct work_options *opt, struct plan_options *plan)
 {
-	struct worker w = {
-	    .opt = *opt, .turns = turns__open(turns), .control = control, .turns_file = turns, .parent = parent};
+	struct worker w = {.opt = *opt,
+			   .plan = plan,
+			   .turns = turns__open(turns),
+			   .control = control,
+			   .turns_file = turns,
+			   .parent = parent};
 	enum message m;
 	uint8_t *bytes;
 	size_t len;

@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gelf.h>
+#include <nettle/sha2.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -471,12 +473,21 @@ static struct err *parse(struct elf_file *e)
 	return read_locals(e);
 }
 
-static struct err *from_bytes(uint8_t *data, size_t size, const char *path, struct elf_file **out)
+/* Made when first asked for; copies have their origin's. */
+struct elf_digest {
+	bool known;
+	uint8_t bytes[ELF_DIGEST_LEN];
+};
+
+/* Takes over `data`, a mapping if `apart`. */
+static struct err *from_bytes(uint8_t *data, size_t size, bool apart, const char *path, struct elf_file **out)
 {
 	struct elf_file *e = xcalloc(1, sizeof(*e));
 	e->path = xstrdup(path);
 	e->data = data;
 	e->size = size;
+	e->apart = apart;
+	e->digest = xcalloc(1, sizeof(*e->digest));
 	struct err *err = parse(e);
 	if (err) {
 		elf_file__free(e);
@@ -488,10 +499,10 @@ static struct err *from_bytes(uint8_t *data, size_t size, const char *path, stru
 
 struct err *elf_file__read_memory(const void *data, size_t size, const char *path, struct elf_file **out)
 {
-	return from_bytes(xmemdup(data, size), size, path, out);
+	return from_bytes(xmemdup(data, size), size, false, path, out);
 }
 
-struct err *elf_file__read_fd(int fd, const char *path, struct elf_file **out)
+static struct err *check_size(int fd, const char *path, size_t *size)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
@@ -500,21 +511,48 @@ struct err *elf_file__read_fd(int fd, const char *path, struct elf_file **out)
 		return err__new(ERR_UNREADABLE, 0, path, NULL, "not a regular file");
 	if (st.st_size > FILE_MAX)
 		return err__new(ERR_REFUSED, 0, path, NULL, "larger than 1 GiB");
-	uint8_t *data = xmalloc((size_t)st.st_size);
-	size_t have = 0;
-	while (have < (size_t)st.st_size) {
-		ssize_t n = pread(fd, data + have, (size_t)st.st_size - have, (off_t)have);
+	*size = (size_t)st.st_size;
+	return NULL;
+}
+
+static struct err *read_all(int fd, const char *path, uint8_t *data, size_t size)
+{
+	for (size_t have = 0; have < size;) {
+		ssize_t n = pread(fd, data + have, size - have, (off_t)have);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0) {
-			struct err *err =
-			    err__new(ERR_UNREADABLE, n < 0 ? errno : 0, path, NULL, "cannot read the file");
-			free(data);
-			return err;
-		}
+		if (n <= 0)
+			return err__new(ERR_UNREADABLE, n < 0 ? errno : 0, path, NULL, "cannot read the file");
 		have += (size_t)n;
 	}
-	return from_bytes(data, have, path, out);
+	return NULL;
+}
+
+struct err *elf_file__read_fd(int fd, const char *path, struct elf_file **out)
+{
+	size_t size;
+	TRY(check_size(fd, path, &size));
+	uint8_t *data = xmalloc(size);
+	struct err *e = read_all(fd, path, data, size);
+	if (!e)
+		return from_bytes(data, size, false, path, out);
+	free(data);
+	return e;
+}
+
+/* Of a shared mapping fork(2) copies no page table (mm/memory.c, vma_needs_copy). */
+struct err *elf_file__read_apart(int fd, const char *path, struct elf_file **out)
+{
+	size_t size;
+	TRY(check_size(fd, path, &size));
+	uint8_t *data = size ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
+	if (data == MAP_FAILED)
+		return elf_file__read_fd(fd, path, out);
+	struct err *e = read_all(fd, path, data, size);
+	if (!e && mprotect(data, size, PROT_READ) == 0)
+		return from_bytes(data, size, true, path, out);
+	munmap(data, size);
+	return e ? e : elf_file__read_fd(fd, path, out);
 }
 
 struct err *elf_file__read(const char *path, struct elf_file **out)
@@ -525,14 +563,36 @@ struct err *elf_file__read(const char *path, struct elf_file **out)
 	return elf_file__read_fd(fd, path, out);
 }
 
-void elf_file__free(struct elf_file *e)
+struct elf_file *elf_file__copy(struct elf_file *origin, const char *path)
 {
-	if (e)
-		elf_file__free(e->plain);
-	if (!e)
-		return;
-	free(e->path);
-	free(e->data);
+	struct elf_file *e = xmemdup(origin, sizeof(*e));
+	e->path = xstrdup(path);
+	e->plain = NULL;
+	e->origin = origin;
+	e->copies = 0;
+	origin->copies++;
+	return e;
+}
+
+const uint8_t *elf_file__digest(const struct elf_file *e)
+{
+	struct sha256_ctx h;
+	if (!e->digest->known) {
+		sha256_init(&h);
+		sha256_update(&h, e->size, e->data);
+		sha256_digest(&h, sizeof(e->digest->bytes), e->digest->bytes);
+		e->digest->known = true;
+	}
+	return e->digest->bytes;
+}
+
+static void free_contents(struct elf_file *e)
+{
+	if (e->apart)
+		munmap(e->data, e->size);
+	else
+		free(e->data);
+	free(e->digest);
 	free(e->phdrs);
 	free(e->sections);
 	free(e->symbols);
@@ -540,6 +600,22 @@ void elf_file__free(struct elf_file *e)
 	vec__free(&e->locals);
 	vec__free(&e->relocs);
 	vec__free(&e->needed);
+}
+
+void elf_file__free(struct elf_file *e)
+{
+	if (!e)
+		return;
+	if (e->copies) {
+		e->copies--;
+		return;
+	}
+	elf_file__free(e->plain);
+	free(e->path);
+	if (e->origin)
+		elf_file__free(e->origin);
+	else
+		free_contents(e);
 	free(e);
 }
 

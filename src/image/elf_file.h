@@ -74,14 +74,28 @@ struct elf_file {
 	bool split;             /* has a VAPI; then: */
 	struct vapi_note vapi;
 	const struct vapi_slot *slots; /* vapi.n_slots of them, in our memory */
+	/* What elf_file__copy() made shares everything but `path` and `plain` with its origin, which stays until the
+	 * last of them is freed. */
+	struct elf_file *origin; /* NULL: it is none */
+	unsigned copies;         /* of this one, that are there */
+	bool apart;              /* `data` is a mapping of its own */
+	struct elf_digest *digest;
 };
 
 /* Reads from an open file; `path` is for messages only. The caller frees it with elf_file__free(). */
 MUST_CHECK struct err *elf_file__read_fd(int fd, const char *path, struct elf_file **out);
+/* The same; the bytes are put where fork(2) has nothing to copy, and nobody can write. */
+MUST_CHECK struct err *elf_file__read_apart(int fd, const char *path, struct elf_file **out);
 MUST_CHECK struct err *elf_file__read(const char *path, struct elf_file **out);
 /* From memory; the bytes are copied. */
 MUST_CHECK struct err *elf_file__read_memory(const void *data, size_t size, const char *path, struct elf_file **out);
+/* The same file once more, for messages at `path`; the caller frees it with elf_file__free(), as the origin. */
+struct elf_file *elf_file__copy(struct elf_file *origin, const char *path);
 void elf_file__free(struct elf_file *e);
+
+enum { ELF_DIGEST_LEN = 32 };
+/* SHA-256 of the file's bytes, worked out once. */
+const uint8_t *elf_file__digest(const struct elf_file *e);
 
 /* The `len` bytes at an address as the file holds them, or NULL when not all are in the file. */
 const uint8_t *elf_file__at(const struct elf_file *e, vaddr_t a, size_t len);

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #define PLAN_MAGIC "LLUPLAN"
-enum { PLAN_FILE_VERSION = 7 };
+enum { PLAN_FILE_VERSION = 8 };
 
 struct head {
 	char magic[8];
@@ -27,6 +27,11 @@ static void hash_bytes(struct sha256_ctx *h, const void *p, size_t n)
 	hash_number(h, n);
 	if (n)
 		sha256_update(h, n, p);
+}
+
+static void hash_file(struct sha256_ctx *h, const struct elf_file *e)
+{
+	sha256_update(h, ELF_DIGEST_LEN, elf_file__digest(e));
 }
 
 static void hash_map(struct sha256_ctx *h, const struct live_map *m)
@@ -60,12 +65,12 @@ struct plan_key plan_key__make(const struct plan_inputs *in)
 	sha256_init(&h);
 	hash_number(&h, PLAN_FILE_VERSION);
 	hash_bytes(&h, in->maker, in->maker_len);
-	hash_bytes(&h, in->vapi->data, in->vapi->size);
+	hash_file(&h, in->vapi);
 	hash_number(&h, in->vapi->plain != NULL);
 	hash_number(&h, in->live == in->vapi);
 	if (in->live != in->vapi)
-		hash_bytes(&h, in->live->data, in->live->size);
-	hash_bytes(&h, in->next->data, in->next->size);
+		hash_file(&h, in->live);
+	hash_file(&h, in->next);
 	hash_map(&h, in->map);
 	hash_bytes(&h, in->live_debug, strlen(in->live_debug));
 	hash_bytes(&h, in->next_debug, strlen(in->next_debug));

@@ -11,7 +11,8 @@ struct process {
 	int dirfd; /* /proc/PID, likewise */
 	uint64_t start_time;
 	char *name;
-	struct trace *trace; /* borrowed; may be NULL */
+	struct trace *trace;     /* borrowed; may be NULL */
+	struct file_memo *files; /* likewise */
 };
 
 /* The fields of /proc/PID/stat and /proc/PID/task/TID/stat that are used (proc(5)). */

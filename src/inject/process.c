@@ -322,6 +322,16 @@ struct trace *process__trace(const struct process *p)
 	return p->trace;
 }
 
+void process__keep_files_in(struct process *p, struct file_memo *m)
+{
+	p->files = m;
+}
+
+struct file_memo *process__files(const struct process *p)
+{
+	return p->files;
+}
+
 void process__did(const struct process *p, const char *what, uint64_t since, const struct err *e, struct trace_arg more)
 {
 	trace__step(p->trace, p->pid, what, since, e, more);

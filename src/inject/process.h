@@ -82,6 +82,11 @@ struct trace *process__trace(const struct process *p);
 /* trace__step() of this process. */
 void process__did(const struct process *p, const char *what, uint64_t since, const struct err *e,
 		  struct trace_arg more);
+/* Where what is read of its files is kept for the next process (image/file_memo.h), from now on; NULL (as at first):
+ * nowhere. */
+struct file_memo;
+void process__keep_files_in(struct process *p, struct file_memo *m);
+struct file_memo *process__files(const struct process *p);
 /* PID of the tracer (TracerPid of any thread), 0 if none. */
 MUST_CHECK struct err *process__tracer(const struct process *p, pid_t *out);
 

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "image/file_memo.h"
 #include "remap/annex.h"
 #include "remap/linkmap.h"
 #include "remap/tree.h"
@@ -167,13 +168,7 @@ static struct err *read_image(const struct process *p, const struct mappings *ma
 		return err__new(ERR_REFUSED, 0, l->path, NULL, "the image that the header names is not mapped");
 	CLOSE_CLEANUP int fd = -1;
 	TRY(process__open_mapped(p, m, &fd));
-	struct stat st;
-	if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > 1 << 30)
-		return err__new(ERR_UNREADABLE, errno, m->path, NULL, "cannot read the running image");
-	FREE_CLEANUP uint8_t *data = xmalloc((size_t)st.st_size);
-	if (pread(fd, data, (size_t)st.st_size, 0) != st.st_size)
-		return err__new(ERR_UNREADABLE, errno, m->path, NULL, "cannot read the running image");
-	TRY(image_file__read(data, (size_t)st.st_size, m->path, &l->live, &l->map));
+	TRY(file_memo__image(process__files(p), fd, m->path, &l->live, &l->map));
 	for (size_t i = 0; i < l->map.n_leads_to; i++)
 		l->map.leads_to[i] = loaded__from(l, taddr(l->bias.v + l->map.leads_to[i]));
 	for (size_t i = 0; i < l->map.n_jumps; i++)
@@ -298,7 +293,7 @@ static void look_at_next(const struct process *p, const struct tree *t, struct l
 	CLOSE_CLEANUP int fd = -1;
 	ERR_CLEANUP struct err *e = find_next(p, t, l, &fd);
 	if (!e && fd >= 0)
-		e = elf_file__read_fd(fd, l->now, &l->next);
+		e = file_memo__elf(process__files(p), fd, l->now, &l->next);
 	if (e)
 		l->unreadable = xstrdup(err__text(e));
 	if (e || (l->now && fd < 0))
@@ -327,7 +322,7 @@ static struct err *read_vapi(const struct process *p, const struct mappings *map
 	l->path = xstrdup(m->path);
 	CLOSE_CLEANUP int fd = -1;
 	TRY(process__open_mapped(p, m, &fd));
-	TRY(elf_file__read_fd(fd, m->path, &l->vapi));
+	TRY(file_memo__elf(process__files(p), fd, m->path, &l->vapi));
 	if (!l->vapi->split)
 		return err__new(ERR_REFUSED, 0, l->path, NULL, "the mapped file changed under the process");
 	TRY(starts_at_0(l->vapi, l->path));
@@ -377,7 +372,7 @@ static struct err *open_plain(const struct process *p, const struct mapping *m, 
 	l->bias = m->range.start;
 	l->path = xstrdup(m->path);
 	TRY(process__open_mapped(p, m, &fd));
-	TRY(elf_file__read_fd(fd, m->path, &l->vapi));
+	TRY(file_memo__elf(process__files(p), fd, m->path, &l->vapi));
 	l->live = l->vapi;
 	*library = !is_no_library(l->vapi) && !l->vapi->split;
 	return NULL;

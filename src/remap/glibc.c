@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "image/contract.h"
+#include "image/file_memo.h"
 #include "remap/target_parts.h"
 #include "remap/tree.h"
 
@@ -85,7 +86,7 @@ static struct err *read_now(const struct process *p, const struct linkmap_object
 	ERR_CLEANUP struct err *untrusted = NULL;
 	TRY(tree__open(p, o->name, o->mapping->path, &fd, &untrusted));
 	return fd < 0 ? err__new(ERR_UNREADABLE, 0, o->name, NULL, "it cannot be read")
-		      : elf_file__read_fd(fd, o->name, out);
+		      : file_memo__elf(process__files(p), fd, o->name, out);
 }
 
 /* *now is the caller's to free. */
@@ -169,10 +170,8 @@ static const char *known_or_found(const struct elf_file *const *files, size_t n,
 	struct sha256_ctx h;
 	struct known k;
 	sha256_init(&h);
-	for (size_t i = 0; i < n; i++) {
-		sha256_update(&h, sizeof(files[i]->size), (const uint8_t *)&files[i]->size);
-		sha256_update(&h, files[i]->size, files[i]->data);
-	}
+	for (size_t i = 0; i < n; i++)
+		sha256_update(&h, ELF_DIGEST_LEN, elf_file__digest(files[i]));
 	sha256_digest(&h, sizeof(k.key), k.key);
 	for (size_t i = 0; i < n_known && i < KNOWN_MAX; i++)
 		if (memcmp(known[i].key, k.key, sizeof(k.key)) == 0)

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "image/file_memo.h"
 #include "remap/glibc.h"
 #include "remap/tree.h"
 
@@ -126,7 +127,7 @@ static bool is_replaced(const struct process *p, const struct linkmap_object *o,
 
 /* Is `l` made for an object of which another build is at its path now? What cannot be read counts as another build,
  * and as being what its file name says. */
-static bool needs_replaced(struct linkmap *map, size_t i, int now, const struct loaded *l)
+static bool needs_replaced(const struct process *p, struct linkmap *map, size_t i, int now, const struct loaded *l)
 {
 	const struct elf_file *loaded = NULL;
 	ELF_CLEANUP struct elf_file *there = NULL;
@@ -135,7 +136,7 @@ static bool needs_replaced(struct linkmap *map, size_t i, int now, const struct 
 	if (glibc__is_part(soname) || (!names(l->vapi, soname) && !names(l->next, soname)))
 		return false;
 	if (!e && now >= 0)
-		e = elf_file__read_fd(now, soname, &there);
+		e = file_memo__elf(process__files(p), now, soname, &there);
 	return e || !there || !loaded ||
 	       !build_id__equal(loaded->build_id, loaded->build_id_len, there->build_id, there->build_id_len);
 }
@@ -156,7 +157,7 @@ struct err *group__check_plain(const struct process *p, struct linkmap *map, con
 		CLOSE_CLEANUP int now = -1;
 		if (!o.mapping || !o.mapping->inode || is_listed(libraries, o.bias) ||
 		    !linkmap__same_namespace(map, o.bias, l->bias) || !is_replaced(p, &o, &now) ||
-		    !needs_replaced(map, i, now, l))
+		    !needs_replaced(p, map, i, now, l))
 			continue;
 		return err__new(ERR_REFUSED, 0, l->path, "restart the process to run the new builds of both",
 				"%s, which it needs, is outdated too, and is no LLU-capable library in this process",

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "image/file_memo.h"
 #include "inject/clock.h"
 
 enum { OBJECTS_MAX = 4096, NAMESPACES_MAX = 64 }; /* end lists that loop */
@@ -72,7 +73,7 @@ static struct err *find_in_loader(const struct process *p, taddr_t headers, tadd
 	mappings__free(&maps);
 	TRY(e);
 	if (fd >= 0)
-		TRY(elf_file__read_fd(fd, "the dynamic loader", &loader));
+		TRY(file_memo__elf(process__files(p), fd, "the dynamic loader", &loader));
 	for (size_t i = 0; loader && i < loader->n_symbols; i++) {
 		const struct elf_symbol *s = &loader->symbols[i];
 		if (s->s.st_shndx == SHN_UNDEF || strcmp(s->name, "_r_debug") != 0)
@@ -324,7 +325,7 @@ static struct err *read_file(struct linkmap *m, struct object *o, int fd)
 	if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > BYTES_MAX - m->bytes)
 		return err__new(ERR_REFUSED, 0, path, NULL,
 				"the files that the dynamic loader lists are too large together");
-	TRY(elf_file__read_fd(fd, path, &o->elf));
+	TRY(file_memo__elf(process__files(m->p), fd, path, &o->elf));
 	m->bytes += o->elf->size;
 	return NULL;
 }

@@ -6,7 +6,6 @@
 #include <elfutils/libdwfl.h>
 #include <libelf.h>
 #include <link.h>
-#include <nettle/sha2.h>
 #include <string.h>
 
 #include "image/plan_file.h"
@@ -26,7 +25,7 @@ typedef VEC(uint8_t) byte_list;
 
 /* Which debug information a file has. To find it is slow (libdw unpacks it), and processes share files. */
 struct stamp {
-	uint8_t file[SHA256_DIGEST_SIZE]; /* of its contents */
+	uint8_t file[ELF_DIGEST_LEN];
 	char *text;
 };
 
@@ -182,11 +181,8 @@ static void keep(struct plan_cache *c, const struct plan_key *key, const struct 
 /* NULL: not known. */
 static const char *stamp_of(struct plan_cache *c, const struct elf_file *e)
 {
-	struct sha256_ctx h;
 	struct stamp s;
-	sha256_init(&h);
-	sha256_update(&h, e->size, e->data);
-	sha256_digest(&h, sizeof(s.file), s.file);
+	memcpy(s.file, elf_file__digest(e), sizeof(s.file));
 	for (size_t i = 0; i < c->stamps.n; i++)
 		if (memcmp(c->stamps.items[i].file, s.file, sizeof(s.file)) == 0)
 			return c->stamps.items[i].text;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "image/file_memo.h"
 #include "remap/retire_parts.h"
 
 void old_code__hold(struct old_code *o, const char *fmt, ...)
@@ -77,7 +78,7 @@ static struct err *read_build(const struct process *p, const struct mappings *ma
 	if (!m || !m->inode)
 		return err__new(ERR_REFUSED, 0, NULL, NULL, "the image is not mapped");
 	TRY(process__open_mapped(p, m, &fd));
-	return elf_file__read_fd(fd, m->path, out);
+	return file_memo__elf(process__files(p), fd, m->path, out);
 }
 
 static bool in_exec(const struct old_code *o, vaddr_t v, uint64_t reach)

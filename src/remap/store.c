@@ -10,13 +10,17 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fault.h"
 #include "base/hash.h"
 #include "base/vec.h"
 
-enum { STORE_MAX = 256 << 20 };
+enum {
+	STORE_MAX = 256 << 20,
+	USED_STEP_S = 60, /* so exactly it is known when a file was used */
+};
 
 static char *folder(void)
 {
@@ -183,6 +187,14 @@ static void bound_size(int dir, const char *keep)
 	vec__free(&list);
 }
 
+/* What is in use at this moment stays in place, and its times stay: it is read again and again (image/file_memo.h). */
+static void note_use(int fd)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0 || st.st_mtim.tv_sec + USED_STEP_S < time(NULL) || st.st_mtim.tv_sec > time(NULL))
+		futimens(fd, NULL);
+}
+
 struct err *store__put(const char *name, const void *data, size_t size, struct stored *out)
 {
 	FREE_CLEANUP char *where = folder();
@@ -204,7 +216,7 @@ struct err *store__put(const char *name, const void *data, size_t size, struct s
 		free(path);
 		return err;
 	}
-	futimens(fd, NULL); /* used now */
+	note_use(fd);
 	bound_size(dir, file);
 	*out = (struct stored){path, st.st_dev, st.st_ino};
 	return NULL;
@@ -242,6 +254,6 @@ struct err *store__fetch(const char *where, const char *name, size_t max, uint8_
 		return err__new(ERR_SYSTEM, errno, at, NULL, "cannot open %s", name);
 	if (!read_ours(fd, max, data, size))
 		return err__new(ERR_REFUSED, 0, at, NULL, "%s is not a file of ours, or cannot be read", name);
-	futimens(fd, NULL); /* used now */
+	note_use(fd);
 	return NULL;
 }

@@ -18,7 +18,7 @@ struct entry {
 	uint64_t eh_frame;   /* PT_GNU_EH_FRAME */
 };
 
-enum { OBJECTS_MAX = 4096 };
+enum { OBJECTS_MAX = 4096, RELRO_MAX = 16 << 20 };
 
 struct unwinding {
 	const struct process *p;
@@ -89,72 +89,174 @@ static size_t read_array(const struct search *s, uint64_t a, struct entry *out, 
 	return n;
 }
 
-/* ---- the loader's words ---- */
+/* ---- what a loader's file says ---- */
 
-/* A word of the loader's memory that is read-only after relocation. */
-struct word {
-	vaddr_t at;
-	uint64_t value;
+/* Words of the loader's memory that are read-only after relocation, and that one function uses. */
+struct used_words {
+	vaddr_t *items;
+	size_t n;
 };
 
-typedef VEC(struct word) word_list;
+enum { WORDS_MIN = 3, LOADERS_MAX = 4 };
 
-/* What a function refers to there. */
-static struct err *list_words(const struct search *s, taddr_t bias, const struct code *c, const struct function *f,
-			      const Elf64_Phdr *relro, word_list *out)
+/* Of one build: whoever starts programs has few. Files are known by their contents. */
+static struct known_loader {
+	uint8_t key[ELF_DIGEST_LEN];
+	Elf64_Phdr relro;
+	VEC(struct used_words) functions; /* those that use enough of them */
+} known[LOADERS_MAX];
+static size_t n_known;
+
+static void list_words(const struct code *c, const struct function *f, const Elf64_Phdr *relro, struct used_words *out)
 {
-	out->n = 0;
+	VEC(vaddr_t) words = {0};
 	for (uint32_t i = f->first_ref; i < f->first_ref + f->n_refs; i++) {
 		const struct ref *r = &c->refs.items[i];
-		struct word w = {r->target, 0};
+		vaddr_t at = r->target;
 		bool seen = false;
-		for (size_t k = 0; k < out->n && !seen; k++)
-			seen = out->items[k].at == w.at;
-		if (r->kind != REF_MEMORY || seen || w.at % 8 != 0 || w.at - relro->p_vaddr >= relro->p_memsz)
-			continue;
-		TRY(process__read(s->p, taddr_add(bias, w.at), &w.value, sizeof(w.value)));
-		vec__push(out, w);
+		for (size_t k = 0; k < words.n && !seen; k++)
+			seen = words.items[k] == at;
+		if (r->kind == REF_MEMORY && !seen && at % 8 == 0 && at - relro->p_vaddr < relro->p_memsz)
+			vec__push(&words, at);
 	}
+	*out = (struct used_words){words.items, words.n};
+}
+
+static void forget(struct known_loader *k)
+{
+	for (size_t i = 0; i < k->functions.n; i++)
+		free(k->functions.items[i].items);
+	vec__free(&k->functions);
+}
+
+static struct err *learn(const struct elf_file *loader, struct known_loader *k)
+{
+	struct code *c = NULL;
+	*k = (struct known_loader){0};
+	memcpy(k->key, elf_file__digest(loader), sizeof(k->key));
+	for (size_t i = 0; i < loader->n_phdrs; i++)
+		if (loader->phdrs[i].p_type == PT_GNU_RELRO)
+			k->relro = loader->phdrs[i];
+	if (!k->relro.p_memsz || k->relro.p_memsz > RELRO_MAX)
+		return NULL;
+	TRY(code__analyse(loader, &c));
+	for (size_t i = 0; i < c->functions.n; i++) {
+		struct used_words w;
+		list_words(c, &c->functions.items[i], &k->relro, &w);
+		if (w.n >= WORDS_MIN)
+			vec__push(&k->functions, w);
+		else
+			free(w.items);
+	}
+	code__free(c);
 	return NULL;
 }
 
-/* The one word with a value from `low` to `high`. */
-static const struct word *one_word(const word_list *l, uint64_t low, uint64_t high)
+static struct err *know(const struct elf_file *loader, const struct known_loader **out)
 {
-	const struct word *found = NULL;
-	size_t n = 0;
-	for (size_t i = 0; i < l->n; i++)
-		if (l->items[i].value >= low && l->items[i].value <= high) {
-			found = &l->items[i];
-			n++;
+	struct known_loader new;
+	for (size_t i = 0; i < n_known && i < LOADERS_MAX; i++)
+		if (memcmp(known[i].key, elf_file__digest(loader), sizeof(known[i].key)) == 0) {
+			*out = &known[i];
+			return NULL;
 		}
-	return n == 1 ? found : NULL;
+	TRY(learn(loader, &new));
+	struct known_loader *to = &known[n_known++ % LOADERS_MAX];
+	forget(to);
+	*to = new;
+	*out = to;
+	return NULL;
 }
 
-/* Does one function use a word that leads to the array of objects, one that says how many there are, and one where the
- * last one ends? *clear becomes false when another one's are other words. */
-static void choose_words(struct search *s, taddr_t bias, const word_list *words, struct entry *array,
-			 struct unwinding *u, bool *clear)
+/* ---- the loader's words ---- */
+
+struct word {
+	uint64_t value;
+	bool asked;
+	size_t objects, len; /* of the array that it leads to, if it does */
+	uint64_t last;       /* where its last object ends */
+};
+
+struct word_list {
+	taddr_t at;
+	struct word *items;
+	size_t n;
+};
+
+/* All of the loader's words that are read-only after relocation. */
+static struct err *read_words(const struct search *s, taddr_t bias, const Elf64_Phdr *relro, struct word_list *out)
 {
-	for (size_t i = 0; i < words->n; i++) {
-		uint64_t to = words->items[i].value;
-		size_t objects = 0, len = to && to % 8 == 0 ? read_array(s, to, array, &objects) : 0;
-		uint64_t last = objects ? array[objects - 1].end : 0;
-		/* entries for no address may not count yet */
-		const struct word *size = objects ? one_word(words, objects, len) : NULL;
-		const struct word *end = objects ? one_word(words, last, last) : NULL;
-		if (!size || !end)
+	vaddr_t start = align_up(relro->p_vaddr, 8), end = align_up(relro->p_vaddr + relro->p_memsz, 8);
+	size_t n = (end - start) / 8;
+	FREE_CLEANUP uint64_t *values = xcalloc(n, sizeof(*values));
+	*out = (struct word_list){.at = taddr_add(bias, start)};
+	TRY(process__read(s->p, out->at, values, n * sizeof(*values)));
+	out->items = xcalloc(n, sizeof(*out->items));
+	out->n = n;
+	for (size_t i = 0; i < n; i++)
+		out->items[i].value = values[i];
+	return NULL;
+}
+
+static struct word *word_at(const struct word_list *l, taddr_t a)
+{
+	return &l->items[(a.v - l->at.v) / 8];
+}
+
+/* Many functions use the same words: each is followed once. */
+static void follow(const struct search *s, struct word *w, struct entry *array)
+{
+	if (w->asked)
+		return;
+	w->asked = true;
+	if (w->value && w->value % 8 == 0 && mappings__at(s->maps, taddr(w->value)))
+		w->len = read_array(s, w->value, array, &w->objects);
+	if (w->objects)
+		w->last = array[w->objects - 1].end;
+}
+
+/* Of those that a function uses, the one with a value from `low` to `high`; {0} for none, or more than one. */
+static taddr_t one_word(const struct word_list *l, taddr_t bias, const struct used_words *used, uint64_t low,
+			uint64_t high)
+{
+	taddr_t found = taddr(0);
+	size_t n = 0;
+	for (size_t i = 0; i < used->n; i++) {
+		taddr_t at = taddr_add(bias, used->items[i]);
+		uint64_t value = word_at(l, at)->value;
+		if (value >= low && value <= high) {
+			found = at;
+			n++;
+		}
+	}
+	return n == 1 ? found : taddr(0);
+}
+
+/* Does the function use a word that leads to the array of objects, one that says how many there are, and one where the
+ * last one ends? *clear becomes false when another one's are other words. */
+static void choose_words(struct search *s, taddr_t bias, const struct word_list *l, const struct used_words *used,
+			 struct entry *array, struct unwinding *u, bool *clear)
+{
+	for (size_t i = 0; i < used->n; i++) {
+		taddr_t at = taddr_add(bias, used->items[i]);
+		struct word *w = word_at(l, at);
+		follow(s, w, array);
+		if (!w->objects)
 			continue;
-		struct unwinding known = *u;
-		u->pointer_at = taddr_add(bias, words->items[i].at);
-		u->size_at = taddr_add(bias, size->at);
-		u->end_at = taddr_add(bias, end->at);
-		u->pointer = to;
-		u->size = size->value;
-		u->end = last;
-		*clear = *clear &&
-			 (!known.pointer_at.v || (known.pointer_at.v == u->pointer_at.v &&
-						  known.size_at.v == u->size_at.v && known.end_at.v == u->end_at.v));
+		/* entries for no address may not count yet */
+		taddr_t size = one_word(l, bias, used, w->objects, w->len);
+		taddr_t end = one_word(l, bias, used, w->last, w->last);
+		size_t objects = 0;
+		if (!size.v || !end.v || read_array(s, w->value, array, &objects) != w->len || objects != w->objects)
+			continue;
+		*clear = *clear && (!u->pointer_at.v ||
+				    (u->pointer_at.v == at.v && u->size_at.v == size.v && u->end_at.v == end.v));
+		u->pointer_at = at;
+		u->size_at = size;
+		u->end_at = end;
+		u->pointer = w->value;
+		u->size = word_at(l, size)->value;
+		u->end = w->last;
 		free(s->entries);
 		s->entries = xmemdup(array, objects * sizeof(*array));
 		s->n = objects;
@@ -163,28 +265,20 @@ static void choose_words(struct search *s, taddr_t bias, const word_list *words,
 
 static struct err *look_into(struct search *s, taddr_t bias, const struct elf_file *loader, struct unwinding *u)
 {
-	struct code *c = NULL;
-	word_list words = {0};
-	const Elf64_Phdr *relro = NULL;
+	const struct known_loader *k;
+	struct word_list words;
 	bool clear = true;
-	for (size_t i = 0; i < loader->n_phdrs; i++)
-		if (loader->phdrs[i].p_type == PT_GNU_RELRO)
-			relro = &loader->phdrs[i];
-	if (!relro)
+	TRY(know(loader, &k));
+	if (!k->functions.n)
 		return NULL;
-	TRY(code__analyse(loader, &c));
+	TRY(read_words(s, bias, &k->relro, &words));
 	FREE_CLEANUP struct entry *array = xcalloc(OBJECTS_MAX, sizeof(*array));
-	struct err *e = NULL;
-	for (size_t i = 0; i < c->functions.n && !e; i++) {
-		e = list_words(s, bias, c, &c->functions.items[i], relro, &words);
-		if (!e && words.n >= 3)
-			choose_words(s, bias, &words, array, u, &clear);
-	}
+	for (size_t i = 0; i < k->functions.n; i++)
+		choose_words(s, bias, &words, &k->functions.items[i], array, u, &clear);
 	if (!clear)
 		u->pointer_at = taddr(0);
-	vec__free(&words);
-	code__free(c);
-	return e;
+	free(words.items);
+	return NULL;
 }
 
 /* Where its code is. */
@@ -449,6 +543,17 @@ struct err *unwinding__prepare(const struct process *p, const struct loaded *con
 	else
 		*out = u;
 	return e;
+}
+
+void unwinding__foresee(struct linkmap *map)
+{
+	for (size_t i = 0; i < linkmap__count(map); i++) {
+		const struct elf_file *e = NULL;
+		const struct known_loader *ignored;
+		ERR_CLEANUP struct err *why = linkmap__file(map, i, &e);
+		if (!why && e && is_loader(e))
+			err__free(know(e, &ignored));
+	}
 }
 
 void unwinding__free(struct unwinding *u)

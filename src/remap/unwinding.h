@@ -23,6 +23,10 @@
 
 struct unwinding;
 
+/* Finds out beforehand what unwinding__prepare() wants to know of files, where that is kept (process__keep_files_in(),
+ * and for loaders here). */
+struct linkmap;
+void unwinding__foresee(struct linkmap *map);
 /* Writes the arrays for the annexes of `n` libraries, into that of the first, with a hand in the process, and takes the
  * first step. *out is NULL when the loader has been told of all of them before. ERR_REFUSED where its words are not
  * found (a glibc before 2.35, or another one). */

@@ -7,6 +7,7 @@
 #include "remap/glibc.h"
 #include "remap/imports.h"
 #include "remap/lock.h"
+#include "remap/unwinding.h"
 
 /* ---- results ---- */
 
@@ -200,8 +201,16 @@ static void judge_group(const struct target *t, const struct group *g, struct li
 	refuse_member(t, g, at_fault, "import", e);
 }
 
+static bool any_plain_pending(const struct target *t)
+{
+	for (size_t i = 0; i < t->libraries.n; i++)
+		if (t->results[i].outcome == OUTCOME_PENDING && loaded__is_plain(&t->libraries.items[i]))
+			return true;
+	return false;
+}
+
 /* ERR_GONE when the process ended meanwhile. */
-static struct err *judge_groups(struct target *t)
+static struct err *judge_groups(struct target *t, bool foresee)
 {
 	LINKMAP_CLEANUP struct linkmap *map = NULL;
 	ERR_CLEANUP struct err *no_map = target__outdated(t) ? linkmap__read(t->process, &map) : NULL;
@@ -209,6 +218,8 @@ static struct err *judge_groups(struct target *t)
 	group_list__make(&t->libraries, map, &t->groups);
 	for (size_t i = 0; i < t->groups.n; i++)
 		judge_group(t, &t->groups.items[i], map, no_map);
+	if (foresee && map && any_plain_pending(t))
+		unwinding__foresee(map);
 	return process__alive(t->process);
 }
 
@@ -220,6 +231,7 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 	struct err *e = process__open(pid, &t->process);
 	if (!e) {
 		process__trace_to(t->process, opt->trace);
+		process__keep_files_in(t->process, opt->files);
 		e = discover__libraries(t->process, opt->split_only ? DISCOVER_SPLIT : DISCOVER_ALL, &t->libraries);
 		process__did(t->process, "look", since, e,
 			     (struct trace_arg){.key = "libraries", .number = (int64_t)t->libraries.n});
@@ -236,7 +248,7 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 		plan_library(t->process, &t->results[i], opt);
 	}
 	since = trace__now();
-	e = judge_groups(t);
+	e = judge_groups(t, opt->foresee);
 	process__did(t->process, "judge groups", since, e,
 		     (struct trace_arg){.key = "groups", .number = (int64_t)t->groups.n});
 	if (e) {

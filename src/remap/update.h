@@ -79,8 +79,11 @@ struct plan_options {
 	bool require_proof;                /* no less than proof of the objects' layout will do (gate.h) */
 	bool split_only;                   /* leave plain libraries alone (image/unprepared.h) */
 	const struct overrules *overrules; /* of the administrator */
+	bool foresee; /* copies of this process (fork(2)) make the tries: what they want to know of files, and would
+			 each find out anew, is found out before */
 	struct plan_cache *plans;
-	struct trace *trace; /* of all that is done to the process from then on; may be NULL */
+	struct file_memo *files; /* of who works: one for all processes; may be NULL */
+	struct trace *trace;     /* of all that is done to the process from then on; may be NULL */
 };
 
 /* Looks at a process and plans the update of its outdated libraries. Errors: as process__open() and

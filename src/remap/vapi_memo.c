@@ -1,7 +1,6 @@
 /* See vapi_memo.h. */
 #include "remap/vapi_memo.h"
 
-#include <nettle/sha2.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -10,9 +9,8 @@
 enum { KNOWN_MAX = 16 };
 
 static struct known {
-	uint8_t key[SHA256_DIGEST_SIZE];
-	uint8_t *bytes;
-	size_t size;
+	uint8_t key[ELF_DIGEST_LEN];
+	struct elf_file *vapi;
 } known[KNOWN_MAX];
 static size_t n_known, oldest;
 
@@ -24,30 +22,27 @@ static const struct known *look_up(const uint8_t *key)
 	return NULL;
 }
 
-static void note(const uint8_t *key, const struct elf_file *vapi)
+static struct err *note(const uint8_t *key, const struct elf_file *vapi)
 {
+	struct elf_file *twin;
+	TRY(elf_file__read_memory(vapi->data, vapi->size, vapi->path, &twin));
 	struct known *k = &known[n_known < KNOWN_MAX ? n_known++ : oldest++ % KNOWN_MAX];
-	free(k->bytes);
+	elf_file__free(k->vapi);
 	memcpy(k->key, key, sizeof(k->key));
-	k->bytes = xmalloc(vapi->size);
-	memcpy(k->bytes, vapi->data, vapi->size);
-	k->size = vapi->size;
+	k->vapi = twin;
+	return NULL;
 }
 
 struct err *vapi_memo__vapi(struct elf_file *plain, struct elf_file **out)
 {
-	struct sha256_ctx ctx;
-	uint8_t key[SHA256_DIGEST_SIZE];
-	sha256_init(&ctx);
-	sha256_update(&ctx, plain->size, plain->data);
-	sha256_digest(&ctx, sizeof(key), key);
+	const uint8_t *key = elf_file__digest(plain);
 	const struct known *k = look_up(key);
 	if (k) {
-		TRY(elf_file__read_memory(k->bytes, k->size, plain->path, out));
+		*out = elf_file__copy(k->vapi, plain->path);
 		(*out)->plain = plain;
 		return NULL;
 	}
 	TRY(unprepared__vapi(plain, out));
-	note(key, *out);
+	err__free(note(key, *out));
 	return NULL;
 }
