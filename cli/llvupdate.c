@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "standard.h"
@@ -234,6 +235,42 @@ static bool has_news(const struct llu_process *p)
 	return p->needs_restart || (p->outcome != LLU_CURRENT && !p->unknown);
 }
 
+/* Signals that end an operation: with its report, once it has begun. */
+static sigset_t enders(void)
+{
+	sigset_t s;
+	sigemptyset(&s);
+	sigaddset(&s, SIGINT);
+	sigaddset(&s, SIGTERM);
+	return s;
+}
+
+/* From here on processes stand still for it. It goes on without its terminal. */
+static void become_serious(void)
+{
+	sigset_t s = enders();
+	sigprocmask(SIG_BLOCK, &s, NULL);
+	signal(SIGHUP, SIG_IGN);
+}
+
+/* Has somebody asked for an end, or does within `seconds`? The next signal ends it at once. */
+static bool ended_within(bool *ended, unsigned seconds)
+{
+	const struct timespec t = {.tv_sec = seconds};
+	sigset_t s = enders();
+	if (!*ended && sigtimedwait(&s, NULL, &t) > 0) {
+		*ended = true;
+		fputs("llvupdate: no more processes are tried; the report follows (once more: ends at once)\n", stderr);
+		sigprocmask(SIG_UNBLOCK, &s, NULL);
+	}
+	return *ended;
+}
+
+static bool ended(void *flag)
+{
+	return ended_within(flag, 0);
+}
+
 static struct llu_error *update(struct llu_operation *x, const struct options *o)
 {
 	struct llu_error *e = NULL;
@@ -242,11 +279,10 @@ static struct llu_error *update(struct llu_operation *x, const struct options *o
 		llu_operation__say_begin(x, delay, o->tries);
 		sleep(delay);
 	}
-	for (unsigned n = 1; !e && n <= o->tries && llu_operation__pending(x) > 0; n++) {
-		if (n > 1)
-			sleep(PAUSE_BETWEEN_TRIES_S);
-		e = llu_operation__try(x);
-	}
+	become_serious();
+	for (unsigned n = 1; !e && n <= o->tries && llu_operation__pending(x) > 0; n++)
+		if (!ended_within(o->llu.context, n > 1 ? PAUSE_BETWEEN_TRIES_S : 0))
+			e = llu_operation__try(x);
 	llu_operation__end(x);
 	return e;
 }
@@ -304,6 +340,9 @@ static int code_of_error(const struct llu_error *e)
 static int run(struct options *o)
 {
 	struct llu_operation *x = NULL;
+	bool end = false;
+	o->llu.stop = ended;
+	o->llu.context = &end;
 	o->llu.pids = o->pids.items;
 	o->llu.n_pids = o->pids.n;
 	o->llu.except = o->except.items;

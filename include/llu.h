@@ -116,6 +116,10 @@ struct llu_options {
 	bool own_process;
 	/* The end of an update tells the machine's log (journald, syslog) what became of each process. */
 	bool syslog;
+	/* Asked often during a try, in the caller's own process; true: no more processes are tried, from then on. What
+	 * is being tried goes on to the end of its try. NULL: nobody asks. */
+	bool (*stop)(void *context);
+	void *context;
 	/* A line on standard error, where that is a terminal, says how far a step is. */
 	bool progress;
 };

@@ -248,6 +248,13 @@ static void say_waits(void *operation, size_t over, size_t of)
 	report__waits(&x->report, x->opt.progress && isatty(STDERR_FILENO) ? stderr : NULL, x->n_try > 0, over, of);
 }
 
+static bool is_stopped(void *operation)
+{
+	struct llu_operation *x = operation;
+	x->stopped = x->stopped || (x->opt.stop && x->opt.stop(x->opt.context));
+	return x->stopped;
+}
+
 static struct err *look(struct llu_operation *x)
 {
 	if (x->crew)
@@ -286,7 +293,8 @@ static struct err *try_once(struct llu_operation *x)
 				: x->over ? "the operation is over"
 					  : "a preview tries nothing");
 	TRY(check_threads(x));
-	const struct crew_watch watch = {.prepared = say_prepared, .waits = say_waits, .context = x};
+	const struct crew_watch watch = {
+	    .prepared = say_prepared, .waits = say_waits, .stop = is_stopped, .context = x};
 	size_t before = report__summarise(x->records.items, x->records.n).success;
 	x->n_try++;
 	say__try_begins(x);

@@ -20,6 +20,7 @@ struct llu_operation {
 	struct report report;
 	unsigned n_try, of_tries; /* of_tries 0: not known */
 	uint64_t since;           /* clock.h */
+	bool stopped; /* opt.stop has said so */
 	bool over;
 };
 

@@ -287,6 +287,7 @@ static void give_to_worker(struct crew *c, struct job *j, struct worker_process 
 	}
 	const struct order o = {.pid = j->pid, .start_time = j->record.start_time};
 	w->busy = true;
+	j->tried = c->step == STEP_TRY;
 	j->worker = (size_t)(w - c->workers);
 	begin(j, JOB_AT_WORKER, WORK_LOOK_MAX_S);
 	j->channel = ends[0];
@@ -383,11 +384,26 @@ static size_t count_over(const struct crew *c, bool halfway)
 	return n;
 }
 
+static bool is_stopped(const struct crew *c, const struct crew_watch *watch)
+{
+	return c->step == STEP_TRY && watch && watch->stop && watch->stop(watch->context);
+}
+
+/* Whose turn has not come stays pending. */
+static void leave_the_rest(struct crew *c)
+{
+	for (size_t i = 0; i < c->jobs->n; i++)
+		if (c->jobs->items[i].state == JOB_WAITS)
+			c->jobs->items[i].state = JOB_OVER;
+}
+
 static void run_step(struct crew *c, const struct crew_watch *watch)
 {
 	uint64_t said = clock_ns();
 	bool halfway = false;
 	for (size_t over = count_over(c, false); over < c->jobs->n; over = count_over(c, false)) {
+		if (is_stopped(c, watch))
+			leave_the_rest(c);
 		hand_out(c);
 		listen_to_all(c);
 		look_after_all(c);
@@ -424,6 +440,7 @@ static void tell_prepared(void *context)
 static void work_alone(struct crew *c, struct job *j, const struct crew_watch *watch)
 {
 	struct telling telling = {watch, false};
+	j->tried = j->tried || c->step == STEP_TRY;
 	if (c->step == STEP_LOOK)
 		j->nothing = work__look(&c->opt, j->pid, c->is.all, &j->target);
 	else if (c->step == STEP_TRY)
@@ -492,6 +509,19 @@ void crew__look(struct crew *c, const struct crew_watch *watch)
 		run_step(c, watch);
 }
 
+/* The caller wished no more tries before its turn came. */
+static void never_tried(struct job *j)
+{
+	FREE_CLEANUP char *name = xstrdup(j->record.name);
+	FREE_CLEANUP char *text =
+	    xasprintf("Process %s pid %d: the operation was ended before its turn came", name, j->pid);
+	work__end(&j->target);
+	record__free(&j->record);
+	record__make_lost(j->pid, name, OUTCOME_NOT_UPDATED, text, "run llvupdate again", &j->record);
+	close_channel(j);
+	j->state = JOB_OVER;
+}
+
 static void step_of_pending(struct crew *c, const struct crew_watch *watch)
 {
 	bool several = c->jobs->n > 1; /* alone: one after the other, and told at the end */
@@ -499,7 +529,9 @@ static void step_of_pending(struct crew *c, const struct crew_watch *watch)
 	for (size_t i = 0; i < c->jobs->n; i++) {
 		struct job *j = &c->jobs->items[i];
 		j->state = j->record.pending ? JOB_WAITS : JOB_OVER;
-		if (!j->record.pending || !c->opt.alone)
+		if (c->step == STEP_GIVE_UP && j->record.pending && !j->tried)
+			never_tried(j);
+		if (j->state == JOB_OVER || !c->opt.alone || is_stopped(c, watch))
 			continue;
 		work_alone(c, j, several ? NULL : watch);
 		c->prepared += j->record.outcome == OUTCOME_SUCCESS;

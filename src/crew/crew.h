@@ -17,7 +17,8 @@ struct job {
 	pid_t pid;
 	struct record record; /* as of the last step */
 	bool nothing;         /* nothing is to be said of it; then there is no record */
-	int channel;          /* of who has it; -1: nobody */
+	bool tried;
+	int channel; /* of who has it; -1: nobody */
 	enum {
 		JOB_WAITS,     /* for its turn */
 		JOB_AT_WORKER, /* a worker looks at it */
@@ -38,6 +39,7 @@ typedef VEC(struct job) job_list;
 struct crew_watch {
 	void (*prepared)(void *context, size_t pending);      /* all of the first half is over */
 	void (*waits)(void *context, size_t over, size_t of); /* about once a second, while there is more to come */
+	bool (*stop)(void *context); /* asked often during a try: true when no more processes are to be tried */
 	void *context;
 };
 
@@ -59,6 +61,7 @@ void job_list__free(job_list *l);
 
 void crew__look(struct crew *c, const struct crew_watch *watch);
 void crew__try(struct crew *c, const struct crew_watch *watch);
+/* What is pending, and was never tried as the caller wished no more, says so. */
 void crew__give_up(struct crew *c);
 
 #endif

@@ -154,6 +154,11 @@ void worker__run(int control, int turns, pid_t parent, const struct work_options
 	size_t len;
 	int channel;
 	die_with(parent);
+	/* Whoever ends the command by these reaches us, too (a terminal, pkill); it says when there is no more to do.
+	 */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 	plan_cache__take_turns(plan->plans, w.turns);
 	while (channel__receive(control, &m, &bytes, &len, &channel)) {
 		struct order o;

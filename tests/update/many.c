@@ -182,6 +182,102 @@ Test(many, a_terminal_does_not_stop_it)
 	finish(&m);
 }
 
+/* A terminal's Ctrl-C reaches all of them; a session that is lost, too. */
+static void tell_all(pid_t tool, int signal)
+{
+	descendants__kill(tool, signal);
+	kill(tool, signal);
+}
+
+static void ends_with_its_report(int signal)
+{
+	struct many m = begin();
+	pid_t tool = command__start((const char *const[]){COMMAND_DIR "/llvupdate", "-p", m.pids, "-n", "3", "-t", "4",
+							  "-l", log_of(&m), NULL});
+	await_others(&m);
+	tell_all(tool, SIGHUP);
+	tell_all(tool, signal);
+	cr_assert_eq(command__wait(tool, WAIT_S), 3);
+	char *log = read_log(&m);
+	expect_state(&m, log, 0, "NOT UPDATED");
+	for (int i = 1; i < MANY; i++)
+		expect_state(&m, log, i, "SUCCESS");
+	cr_expect(text__has(log, "End of try 1/3, number of processes to be retried 1\n"), "%s", log);
+	cr_expect(!strstr(log, "TRY 2"), "%s", log);
+	free(log);
+	target__ask(m.targets[0], "unblock", "unblocked");
+	target__rounds(m.targets[0], 1, 1);
+	finish(&m);
+}
+
+Test(many, interrupted_it_ends_with_its_report)
+{
+	ends_with_its_report(SIGINT);
+}
+
+Test(many, terminated_it_ends_with_its_report)
+{
+	ends_with_its_report(SIGTERM);
+}
+
+static bool blocks(pid_t pid, int signal)
+{
+	char text[4096] = "";
+	FILE *f = fopen(path_of("/proc/%d/status", pid), "r");
+	cr_assert(f && fread(text, 1, sizeof(text) - 1, f) > 0);
+	fclose(f);
+	return strtoull(strstr(text, "SigBlk:") + 7, NULL, 16) >> (signal - 1) & 1;
+}
+
+Test(many, interrupted_twice_it_ends_at_once)
+{
+	struct many m = begin();
+	pid_t tool = start(&m, "250");
+	await_others(&m);
+	cr_assert(blocks(tool, SIGINT));
+	tell_all(tool, SIGINT);
+	for (int64_t end = support__now_ms() + (int64_t)WAIT_S * 1000; blocks(tool, SIGINT);)
+		cr_assert(support__now_ms() < end, "it does not hear the first");
+	tell_all(tool, SIGINT);
+	cr_assert_eq(command__wait(tool, WAIT_S), -SIGINT);
+	target__ask(m.targets[0], "unblock", "unblocked");
+	finish(&m);
+}
+
+/* The signal is there, blocked, when the command begins: it is heard before the first try. */
+static void ended_before_it_begins(const char *pids, const struct many *m, int n)
+{
+	static const char script[] = "import os, signal, sys\n"
+				     "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+				     "os.kill(os.getpid(), signal.SIGTERM)\n"
+				     "os.execv(sys.argv[1], sys.argv[1:])\n";
+	struct result r = command__run(
+	    (const char *const[]){"python3", "-c", script, COMMAND_DIR "/llvupdate", "-p", pids, "-l", log_of(m), NULL},
+	    WAIT_S);
+	cr_assert_eq(r.exit_code, 3, "%s%s", r.out, r.err);
+	for (int i = 0; i < n; i++) {
+		expect_state(m, r.out, i, "NOT UPDATED");
+		cr_expect(
+		    text__has(r.out, path_of("\nProcess drive_driver pid %d: the operation was ended before its turn "
+					     "came\n *run llvupdate again",
+					     target__pid(m->targets[i]))),
+		    "%s", r.out);
+	}
+	cr_expect(!strstr(r.out, "TRY 1"), "%s", r.out);
+	result__free(&r);
+}
+
+Test(many, ended_before_their_turn)
+{
+	struct many m = begin();
+	ended_before_it_begins(m.pids, &m, MANY);
+	ended_before_it_begins(path_of("%d", target__pid(m.targets[0])), &m, 1);
+	target__ask(m.targets[0], "unblock", "unblocked");
+	for (int i = 0; i < MANY; i++)
+		target__rounds(m.targets[i], 1, 1);
+	finish(&m);
+}
+
 /* Whoever kills the command has killed all of it: the process may be updated by another one at once. `stopped`: all of
  * it was stopped before. */
 static void kill_the_command(bool stopped)
