@@ -440,6 +440,11 @@ static void operate(struct operation *x, const struct options *o)
 	report__say(&x->r, "llvupdate preview\n");
 	for (size_t i = 0; i < x->records.n; i++)
 		report__say(&x->r, "%s", x->records.items[i].preview);
+	if (o->pids.n == 0 && !o->upgraded) {
+		size_t left_out[LEFT_OUT_KINDS];
+		job_list__left_out(&x->jobs, left_out);
+		report__left_out(&x->r, left_out);
+	}
 	if (!any_concern(&x->records))
 		report__say(&x->r, "No process requires a Live library Update operation.\n");
 	else if (!o->preview)

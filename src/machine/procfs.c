@@ -65,6 +65,16 @@ struct err *procfs__text(pid_t pid, const char *name, size_t max, char **text)
 	return NULL;
 }
 
+bool procfs__is_kernel_thread(pid_t pid)
+{
+	enum { KTHREAD = 0x00200000 }; /* include/linux/sched.h, PF_KTHREAD; proc(5), stat, field 9 */
+	unsigned flags = 0;
+	FREE_CLEANUP char *stat = NULL;
+	ERR_CLEANUP struct err *e = procfs__text(pid, "stat", 4096, &stat);
+	const char *rest = e ? NULL : strrchr(stat, ')');
+	return rest && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & KTHREAD);
+}
+
 static bool same(const struct stat *a, const struct stat *b)
 {
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;

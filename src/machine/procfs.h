@@ -27,4 +27,7 @@ MUST_CHECK struct err *procfs__top(pid_t pid, char **out);
 /* The same with the process's open directory, and the path as openat(2) takes it with that. */
 MUST_CHECK struct err *procfs__top_at(pid_t pid, int dir, char **out);
 
+/* Is it a kernel thread? False also when that cannot be read. */
+bool procfs__is_kernel_thread(pid_t pid);
+
 #endif

@@ -49,6 +49,24 @@ Test(output, text)
 	free(target__finish(s.target));
 }
 
+/* Of all processes; one that is asked for by its PID is never left out silently. */
+Test(output, what_is_left_out)
+{
+	if (geteuid() != 0)
+		cr_skip_test("only root can be another user");
+	struct result r = command__run(
+	    (const char *const[]){"setpriv", "--reuid=54321", "--clear-groups", COMMAND_DIR "/llvupdate", "-P", NULL},
+	    60);
+	cr_expect(text__has(r.out,
+			    "^llvupdate preview\nLeft out by rule: llvupdate itself, .*(1 of another user|[0-9]+ of "
+			    "other users)(, [^\n]*)?\nNo process requires a Live library Update operation\\.\n"),
+		  "%s%s", r.out, r.err);
+	result__free(&r);
+	r = command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-p", path_of("%d", getpid()), NULL}, 60);
+	cr_expect(!strstr(r.out, "Left out"), "%s%s", r.out, r.err);
+	result__free(&r);
+}
+
 Test(output, log)
 {
 	struct scene s = scene__begin("state", "v1");
