@@ -81,6 +81,16 @@ static char *file_of(const struct report_target *t, const struct loaded *l)
 	return path == l->now || strcmp(tree.root, "/") == 0 ? realpath(path, NULL) : NULL;
 }
 
+/* The old version is known of what was loaded from the package's own path, and was not updated yet. */
+static struct report_owner owner_of(struct packages *all, const struct package *p, const char *file,
+				    const struct target *t, size_t i)
+{
+	const struct loaded *l = &t->libraries.items[i];
+	bool same = strcmp(l->path, file) == 0 && l->live == l->vapi;
+	const char *old = same ? packages__version_at(all, p, procfs__started(t->start_time)) : NULL;
+	return (struct report_owner){xstrdup(p->name), xstrdup(p->version), old ? xstrdup(old) : NULL};
+}
+
 /* Of libraries that are not up to date. */
 static void find_owners(const struct work_options *opt, struct report_target *t)
 {
@@ -96,7 +106,7 @@ static void find_owners(const struct work_options *opt, struct report_target *t)
 		if (file)
 			err__free(packages__owner(opt->packages, file, &p));
 		if (p)
-			t->owners[i] = (struct report_owner){xstrdup(p->name), xstrdup(p->version)};
+			t->owners[i] = owner_of(opt->packages, p, file, t->target, i);
 	}
 }
 

@@ -30,9 +30,10 @@ struct report_restart {
 	VEC(struct restart_reason) reasons;
 };
 
-/* The package that has installed the file which stands at a library's place now; both NULL: not known. */
+/* The package that has installed the file which stands at a library's place now, and the version that it had when the
+ * process loaded the library; NULL: not known. */
 struct report_owner {
-	char *package, *version;
+	char *package, *version, *old_version;
 };
 
 /* Why a process is left out of an operation on all processes. */

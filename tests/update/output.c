@@ -210,6 +210,8 @@ Test(output, json_names_the_package)
 	const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
 	const char *at = strstr(text, library);
 	cr_assert(dpkg.exit_code == 0 && at && strstr(at, dpkg.out), "no %s in:\n%s", dpkg.out, text);
+	cr_expect(strncmp(strstr(at, dpkg.out) + strlen(dpkg.out), ",\"old_version\":null", 19) == 0,
+		  "what it loaded is no file of the package: %s", text);
 	json_object_put(o);
 	result__free(&dpkg);
 	result__free(&r);
