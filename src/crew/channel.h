@@ -16,7 +16,7 @@ enum message {
 	MESSAGE_TRY,     /* once more */
 	MESSAGE_GIVE_UP, /* no more tries */
 	/* from them */
-	MESSAGE_NOTHING,  /* there is nothing to say */
+	MESSAGE_NOTHING,  /* there is nothing to say (enum left_out) */
 	MESSAGE_KEPT,     /* the worker is free: somebody else keeps the process from now on (struct kept) */
 	MESSAGE_PREPARED, /* the first half of a try is over */
 	MESSAGE_RECORD,   /* what is to be said now: a record's bytes */

@@ -225,7 +225,8 @@ static void hear(struct crew *c, struct job *j)
 		c->prepared++;
 		free_worker(c, j); /* what its worker says of it may come later */
 		j->state = JOB_PREPARED;
-	} else if (m == MESSAGE_NOTHING) {
+	} else if (m == MESSAGE_NOTHING && len == sizeof(j->left_out)) {
+		memcpy(&j->left_out, bytes, sizeof(j->left_out));
 		free_worker(c, j);
 		j->nothing = true;
 		j->state = JOB_OVER;
@@ -437,12 +438,18 @@ static void tell_prepared(void *context)
 		t->watch->prepared(t->watch->context, 1);
 }
 
+static void look_alone(struct crew *c, struct job *j)
+{
+	j->nothing = work__look(&c->opt, j->pid, c->is.all, &j->target);
+	j->left_out = j->target.left_out;
+}
+
 static void work_alone(struct crew *c, struct job *j, const struct crew_watch *watch)
 {
 	struct telling telling = {watch, false};
 	j->tried = j->tried || c->step == STEP_TRY;
 	if (c->step == STEP_LOOK)
-		j->nothing = work__look(&c->opt, j->pid, c->is.all, &j->target);
+		look_alone(c, j);
 	else if (c->step == STEP_TRY)
 		work__try(&c->opt, &j->target, tell_prepared, &telling);
 	else
@@ -576,6 +583,15 @@ void crew__free(struct crew *c)
 	scan__free(c->opt.scan);
 	packages__free(c->opt.packages);
 	free(c);
+}
+
+void job_list__left_out(const job_list *l, size_t counts[LEFT_OUT_KINDS])
+{
+	memset(counts, 0, LEFT_OUT_KINDS * sizeof(*counts));
+	counts[LEFT_OUT_SELF] = 1;
+	for (size_t i = 0; i < l->n; i++)
+		if (l->items[i].nothing && l->items[i].left_out < LEFT_OUT_KINDS)
+			counts[l->items[i].left_out]++;
 }
 
 void job_list__free(job_list *l)

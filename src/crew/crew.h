@@ -15,8 +15,9 @@
 
 struct job {
 	pid_t pid;
-	struct record record; /* as of the last step */
-	bool nothing;         /* nothing is to be said of it; then there is no record */
+	struct record record;   /* as of the last step */
+	bool nothing;           /* nothing is to be said of it; then there is no record */
+	enum left_out left_out; /* why, then */
 	bool tried;
 	int channel; /* of who has it; -1: nobody */
 	enum {
@@ -58,6 +59,8 @@ struct crew *crew__new(job_list *jobs, const struct crew_options *opt, const str
 /* Workers end; the records stay, and are the caller's to release, by job_list__free(). */
 void crew__free(struct crew *c);
 void job_list__free(job_list *l);
+/* Of all processes, which the jobs are with this one: how many are left out, by reason. */
+void job_list__left_out(const job_list *l, size_t counts[LEFT_OUT_KINDS]);
 
 void crew__look(struct crew *c, const struct crew_watch *watch);
 void crew__try(struct crew *c, const struct crew_watch *watch);

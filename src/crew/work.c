@@ -8,6 +8,7 @@
 
 #include "base/watchdog.h"
 #include "crew/restart.h"
+#include "machine/init.h"
 #include "machine/package.h"
 #include "machine/procfs.h"
 #include "remap/tree.h"
@@ -22,16 +23,37 @@ static struct watchdog *watch(const struct work_options *opt, pid_t pid, const c
 	return watchdog__start(seconds, words, code);
 }
 
-static bool says_nothing(pid_t pid, const struct err *e)
+static bool says_nothing(pid_t pid, const struct err *e, enum left_out *why)
 {
 	struct process *p = NULL;
 	struct stat st;
 	FREE_CLEANUP char *path = xasprintf("/proc/%d", pid);
 	ERR_CLEANUP struct err *opened = process__open(pid, &p);
 	process__close(p);
+	const struct err *said = opened ? opened : e;
+	*why = err__kind(said) == ERR_GONE         ? LEFT_OUT_ENDED
+	       : err__kind(said) == ERR_PERMISSION ? LEFT_OUT_OTHERS
+	       : procfs__is_kernel_thread(pid)     ? LEFT_OUT_KERNEL
+						   : LEFT_OUT_NEVER;
 	if (opened || err__kind(e) == ERR_GONE)
 		return true;
 	return err__kind(e) == ERR_PERMISSION && (stat(path, &st) < 0 || st.st_uid != geteuid());
+}
+
+/* An init in its early life, or its last, is left alone, whoever asked. True: it was one. */
+static bool leave_out_init(struct report_target *t)
+{
+	const char *sign = t->target && target__outdated(t->target) ? init__unsettled(t->pid) : NULL;
+	FREE_CLEANUP char *who = xasprintf("pid %d", t->pid),
+			  *hint = xasprintf("run llvupdate again when %s is gone", sign ? sign : "");
+	if (!sign)
+		return false;
+	target__close(t->target);
+	t->target = NULL;
+	t->error = err__new(ERR_RETRY, 0, who, hint,
+			    "it is the init of a system that boots or shuts down: its root has %s", sign);
+	t->left_out = LEFT_OUT_INIT;
+	return true;
 }
 
 /* As in /proc/PID/comm. */
@@ -59,6 +81,16 @@ static char *file_of(const struct report_target *t, const struct loaded *l)
 	return path == l->now || strcmp(tree.root, "/") == 0 ? realpath(path, NULL) : NULL;
 }
 
+/* The old version is known of what was loaded from the package's own path, and was not updated yet. */
+static struct report_owner owner_of(struct packages *all, const struct package *p, const char *file,
+				    const struct target *t, size_t i)
+{
+	const struct loaded *l = &t->libraries.items[i];
+	bool same = strcmp(l->path, file) == 0 && l->live == l->vapi;
+	const char *old = same ? packages__version_at(all, p, procfs__started(t->start_time)) : NULL;
+	return (struct report_owner){xstrdup(p->name), xstrdup(p->version), old ? xstrdup(old) : NULL};
+}
+
 /* Of libraries that are not up to date. */
 static void find_owners(const struct work_options *opt, struct report_target *t)
 {
@@ -74,7 +106,7 @@ static void find_owners(const struct work_options *opt, struct report_target *t)
 		if (file)
 			err__free(packages__owner(opt->packages, file, &p));
 		if (p)
-			t->owners[i] = (struct report_owner){xstrdup(p->name), xstrdup(p->version)};
+			t->owners[i] = owner_of(opt->packages, p, file, t->target, i);
 	}
 }
 
@@ -97,8 +129,10 @@ bool work__look(const struct work_options *opt, pid_t pid, bool all, struct repo
 	*out = (struct report_target){.pid = pid};
 	struct watchdog *w = watch(opt, pid, "looking at it", WORK_LOOK_MAX_S, WORK_LOOK_TOO_LONG);
 	out->error = target__open(pid, opt->plan, &out->target);
-	bool nothing = all && out->error && says_nothing(pid, out->error);
-	look_around(opt, out, nothing);
+	bool init = leave_out_init(out);
+	bool nothing = all && (init || (out->error && says_nothing(pid, out->error, &out->left_out)));
+	if (!init)
+		look_around(opt, out, nothing);
 	watchdog__call_off(w);
 	return nothing && !out->passed_over;
 }

@@ -21,8 +21,8 @@ struct work_options {
 };
 
 /* Looks at a process and plans. `all`: it was not asked for by its PID; then true means that nothing is to be said of
- * it, as it ended, is never operated on (a kernel thread and the like) and needs no restart, or belongs to somebody
- * else. */
+ * it, as it ended, is never operated on (a kernel thread and the like) and needs no restart, belongs to somebody else,
+ * or is the init of a system that boots or shuts down (machine/init.h); out->left_out says which. */
 bool work__look(const struct work_options *opt, pid_t pid, bool all, struct report_target *out);
 /* One try of what is pending. `prepared`, if any, is called in between, where something is
  * pending still. */

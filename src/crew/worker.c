@@ -129,7 +129,7 @@ static void one(struct worker *w, enum message m, const struct order *o, int cha
 	else
 		nothing = work__look(&w->opt, o->pid, m == MESSAGE_LOOK_ALL, &t);
 	if (nothing)
-		(void)channel__send(channel, MESSAGE_NOTHING, NULL, 0, -1);
+		(void)channel__send(channel, MESSAGE_NOTHING, &t.left_out, sizeof(t.left_out), -1);
 	else if (is_another(&t, o))
 		answer_not_begun(
 		    &t, channel,

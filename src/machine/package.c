@@ -4,16 +4,16 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/hash.h"
 #include "base/vec.h"
+#include "machine/root.h"
+#include "machine/upgrades.h"
 
 #define BYTES_MAX (256ULL << 20)
 enum { LINES_MAX = 8 << 20, COMPARED_MAX = 256 << 20 }; /* against lists that are made to be slow */
@@ -44,12 +44,14 @@ struct packages {
 	VEC(struct diversion) diversions;
 	char *status, *diverted; /* what the names point into */
 	VEC(char *) names;       /* likewise */
+	struct upgrades *upgrades;
 };
 
 struct packages *packages__new(const char *root)
 {
 	struct packages *p = xcalloc(1, sizeof(*p));
 	p->root = xstrdup(root ? root : "/");
+	p->upgrades = upgrades__new(p->root);
 	return p;
 }
 
@@ -62,6 +64,7 @@ void packages__free(struct packages *p)
 	vec__free(&p->names);
 	vec__free(&p->all);
 	vec__free(&p->diversions);
+	upgrades__free(p->upgrades);
 	free(p->root);
 	free(p->broken);
 	free(p->text);
@@ -133,20 +136,6 @@ static bool is_folder(const char *line, const char *next)
 }
 
 /* ---- reading ---- */
-
-/* Opens what is below the root without leaving it by a link. Kernels and sandboxes without openat2(2) are asked plainly
- * for what is the tool's own root. */
-static int open_in(const struct packages *p, const char *path, int flags)
-{
-	CLOSE_CLEANUP int root = open(p->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return -1;
-	const struct open_how how = {.flags = (uint64_t)flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
-	int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-	if (fd < 0 && errno == ENOSYS && strcmp(p->root, "/") == 0)
-		fd = openat(root, path, flags | O_CLOEXEC);
-	return fd;
-}
 
 /* Adds a regular file to a text, which has two more bytes then, the first of them zero; 0 or an errno. */
 static int append(int fd, char **text, size_t *len, size_t *size, size_t max)
@@ -368,8 +357,8 @@ static int read_all(struct packages *p, int dir)
 static void read_database(struct packages *p)
 {
 	struct stat st;
-	CLOSE_CLEANUP int lib = open_in(p, "lib", O_PATH | O_NOFOLLOW);
-	CLOSE_CLEANUP int dir = open_in(p, DATABASE, O_RDONLY | O_DIRECTORY);
+	CLOSE_CLEANUP int lib = root__open(p->root, "lib", O_PATH | O_NOFOLLOW);
+	CLOSE_CLEANUP int dir = root__open(p->root, DATABASE, O_RDONLY | O_DIRECTORY);
 	int why = dir < 0 && errno != ENOENT && errno != ENOTDIR ? errno : 0;
 	p->read = true;
 	p->merged = lib >= 0 && fstat(lib, &st) == 0 && S_ISLNK(st.st_mode);
@@ -421,4 +410,9 @@ struct err *packages__owner(struct packages *p, const char *path, const struct p
 	if (path[0] == '/')
 		*out = owner(p, path);
 	return NULL;
+}
+
+const char *packages__version_at(struct packages *p, const struct package *k, time_t since)
+{
+	return upgrades__version_at(p->upgrades, k, since);
 }

@@ -11,6 +11,8 @@
 #ifndef LLU_MACHINE_PACKAGE_H
 #define LLU_MACHINE_PACKAGE_H
 
+#include <time.h>
+
 #include "base/error.h"
 
 struct package {
@@ -29,5 +31,9 @@ void packages__free(struct packages *p);
  * and keeps the paths of it (about 14 MiB where 842 packages are installed). ERR_UNREADABLE when it cannot be read,
  * then and later. */
 MUST_CHECK struct err *packages__owner(struct packages *p, const char *path, const struct package **out);
+
+/* The version that it had at that time, if it was upgraded since (upgrades.h); NULL: not certain. Lives as long as `p`.
+ */
+const char *packages__version_at(struct packages *p, const struct package *k, time_t since);
 
 #endif

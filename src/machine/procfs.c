@@ -65,6 +65,24 @@ struct err *procfs__text(pid_t pid, const char *name, size_t max, char **text)
 	return NULL;
 }
 
+time_t procfs__started(uint64_t start_time)
+{
+	struct timespec now, up;
+	clock_gettime(CLOCK_REALTIME, &now);
+	clock_gettime(CLOCK_BOOTTIME, &up);
+	return now.tv_sec - up.tv_sec + (time_t)(start_time / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+bool procfs__is_kernel_thread(pid_t pid)
+{
+	enum { KTHREAD = 0x00200000 }; /* include/linux/sched.h, PF_KTHREAD; proc(5), stat, field 9 */
+	unsigned flags = 0;
+	FREE_CLEANUP char *stat = NULL;
+	ERR_CLEANUP struct err *e = procfs__text(pid, "stat", 4096, &stat);
+	const char *rest = e ? NULL : strrchr(stat, ')');
+	return rest && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & KTHREAD);
+}
+
 static bool same(const struct stat *a, const struct stat *b)
 {
 	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;

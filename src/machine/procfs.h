@@ -4,7 +4,9 @@
 #define LLU_MACHINE_PROCFS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "base/error.h"
 
@@ -26,5 +28,11 @@ MUST_CHECK struct err *procfs__text(pid_t pid, const char *name, size_t max, cha
 MUST_CHECK struct err *procfs__top(pid_t pid, char **out);
 /* The same with the process's open directory, and the path as openat(2) takes it with that. */
 MUST_CHECK struct err *procfs__top_at(pid_t pid, int dir, char **out);
+
+/* The time at which a process was started, of field 22 of its stat, as the clock is set now (proc(5)). */
+time_t procfs__started(uint64_t start_time);
+
+/* Is it a kernel thread? False also when that cannot be read. */
+bool procfs__is_kernel_thread(pid_t pid);
 
 #endif

@@ -95,6 +95,7 @@ static struct json_object *library(const struct report_target *of, const struct 
 	add_build_id(o, "new_build_id", r->library->next);
 	add_text(o, "package", owner ? owner->package : NULL);
 	add_text(o, "new_version", owner ? owner->version : NULL);
+	add_text(o, "old_version", owner ? owner->old_version : NULL);
 	json_object_object_add(o, "reason", r->reason ? reason(r->code, r->reason, r->hint) : NULL);
 	if (r->group)
 		add_number(o, "group", (uint64_t)(r->group - target->groups.items) + 1);

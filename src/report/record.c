@@ -23,6 +23,7 @@ void report_target__free(struct report_target *t)
 	for (size_t i = 0; i < t->n_owners; i++) {
 		free(t->owners[i].package);
 		free(t->owners[i].version);
+		free(t->owners[i].old_version);
 	}
 	free(t->owners);
 	*t = (struct report_target){0};

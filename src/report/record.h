@@ -30,17 +30,30 @@ struct report_restart {
 	VEC(struct restart_reason) reasons;
 };
 
-/* The package that has installed the file which stands at a library's place now; both NULL: not known. */
+/* The package that has installed the file which stands at a library's place now, and the version that it had when the
+ * process loaded the library; NULL: not known. */
 struct report_owner {
-	char *package, *version;
+	char *package, *version, *old_version;
+};
+
+/* Why a process is left out of an operation on all processes. */
+enum left_out {
+	LEFT_OUT_SELF,   /* it is llvupdate's own */
+	LEFT_OUT_KERNEL, /* a kernel thread */
+	LEFT_OUT_NEVER,  /* it is never updated: 32-bit, static, of another C library */
+	LEFT_OUT_OTHERS, /* it is somebody else's, and may not be read */
+	LEFT_OUT_INIT,   /* of a system that boots or shuts down */
+	LEFT_OUT_ENDED,  /* meanwhile */
+	LEFT_OUT_KINDS,
 };
 
 /* One process of an operation: looked at, or why it could not be. */
 struct report_target {
 	pid_t pid;
-	struct target *target; /* NULL when it could not be opened */
-	struct err *error;     /* then: why */
-	char *name;            /* then: as in /proc/PID/comm, or NULL */
+	struct target *target;  /* NULL when it could not be opened */
+	struct err *error;      /* then: why */
+	char *name;             /* then: as in /proc/PID/comm, or NULL */
+	enum left_out left_out; /* then: why nothing is said of it, if so */
 	bool passed_over; /* then: nobody asked for it, it is never operated on; it is here for its restart alone */
 	struct whereabouts where;
 	struct report_restart restart;

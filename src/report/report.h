@@ -30,6 +30,8 @@ struct report_summary {
 void report__say(struct report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What would be done for one process; nothing for one that is up to date. */
 void report__preview(struct report *r, const struct report_target *t);
+/* How many processes were left out of an operation on all, by reason: a line, nothing where there are none. */
+void report__left_out(struct report *r, const size_t counts[LEFT_OUT_KINDS]);
 void report__begins_in(struct report *r, unsigned seconds);
 void report__validating(struct report *r, const struct report_target *t);
 void report__try(struct report *r, unsigned n);

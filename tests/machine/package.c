@@ -2,9 +2,11 @@
 #include "machine/package.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "support/support.h"
@@ -169,4 +171,74 @@ Test(package, of_a_list_that_is_made_to_be_slow)
 	int64_t start = support__now_ms();
 	expect(root, "/b", path_of("%s: its database of packages cannot be read: File too large", root));
 	cr_expect_lt(support__now_ms() - start, 20000);
+}
+
+/* ---- the version before an upgrade ---- */
+
+enum { UPGRADED = 1750000000 }; /* when */
+
+static const char *line_of(time_t at, const char *rest)
+{
+	char when[32];
+	struct tm tm;
+	localtime_r(&at, &tm);
+	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+	return path_of("%s %s\n", when, rest);
+}
+
+/* A root with libx1:amd64 1.0-1+b2, whose list of files was written 2 s after UPGRADED. `old_log` may be NULL. */
+static const char *a_root_with_log(const char *log, const char *old_log)
+{
+	const char *root = a_root(two_archs), *list = path_of("%s/var/lib/dpkg/info/libx1:amd64.list", root);
+	const struct timespec times[] = {{UPGRADED + 2, 0}, {UPGRADED + 2, 0}};
+	mkdir(path_of("%s/var/log", root), 0755);
+	file__write(path_of("%s/var/log/dpkg.log", root), log, strlen(log));
+	if (old_log)
+		file__write(path_of("%s/var/log/dpkg.log.1", root), old_log, strlen(old_log));
+	cr_assert_eq(utimensat(AT_FDCWD, list, times, 0), 0);
+	return root;
+}
+
+static void expect_version(const char *root, time_t since, const char *want)
+{
+	struct packages *p = packages__new(root);
+	const struct package *k;
+	ERR_CLEANUP struct err *e = packages__owner(p, "/lib/amd64/libx.so.1", &k);
+	cr_assert(!e && k);
+	const char *is = packages__version_at(p, k, since);
+	cr_expect_str_eq(is ? is : "unknown", want, "since %ld: %s", (long)since - UPGRADED, is ? is : "unknown");
+	packages__free(p);
+}
+
+Test(package, version_before_the_upgrade)
+{
+	const char *begin = line_of(UPGRADED - 86400, "startup archives unpack"),
+		   *others = path_of("%s%s%s%s", line_of(UPGRADED - 7000, "upgrade libx1:i386 0.8-1 1.0-1"),
+				     line_of(UPGRADED, "upgrade liby1:amd64 3 4"),
+				     line_of(UPGRADED, "status unpacked libx1:amd64 1.0-1+b2"), "not a line\n"),
+		   *upgrade = line_of(UPGRADED, "upgrade libx1:amd64 0.9-1 1.0-1+b2");
+	const char *root = a_root_with_log(path_of("%s%s%s", begin, upgrade, others), NULL);
+	expect_version(root, UPGRADED - 3600, "0.9-1");
+	expect_version(root, UPGRADED - 5, "unknown");     /* clocks are set now and then */
+	expect_version(root, UPGRADED + 3600, "unknown");  /* it was not upgraded since */
+	expect_version(root, UPGRADED - 90000, "unknown"); /* the log does not go back so far */
+	expect_version(a_root_with_log(path_of("%s%s", upgrade, others), begin), UPGRADED - 3600, "0.9-1");
+}
+
+Test(package, version_that_is_not_certain)
+{
+	const char *begin = line_of(UPGRADED - 86400, "startup archives unpack"),
+		   *upgrade = line_of(UPGRADED, "upgrade libx1:amd64 0.9-1 1.0-1+b2");
+	const char *const logs[] = {
+	    "",
+	    begin,
+	    path_of("%s%s%s", begin, line_of(UPGRADED - 600, "upgrade libx1:amd64 0.8-1 0.9-1"), upgrade), /* twice */
+	    path_of("%s%s%s", begin, upgrade, line_of(UPGRADED + 600, "remove libx1:amd64 1.0-1+b2 <none>")),
+	    path_of("%s%s", begin, line_of(UPGRADED, "upgrade libx1:amd64 0.9-1 1.0-1+b3")), /* another is there */
+	    path_of("%s%s", begin, line_of(UPGRADED, "install libx1:amd64 <none> 1.0-1+b2")),
+	    path_of("%s%s", begin, line_of(UPGRADED + 7200, "upgrade libx1:amd64 0.9-1 1.0-1+b2")), /* another zone */
+	    path_of("%s%s", begin, line_of(UPGRADED - 3600, "upgrade libx1:amd64 0.9-1 1.0-1+b2")),
+	};
+	for (size_t i = 0; i < sizeof(logs) / sizeof(logs[0]); i++)
+		expect_version(a_root_with_log(logs[i], NULL), UPGRADED - 7200, "unknown");
 }

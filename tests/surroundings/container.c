@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -197,6 +198,40 @@ Test(container, the_tool_inside_a_user_namespace_and_a_switched_link)
 	/* nobody in there has a name for the owner of /opt/lib, who is root outside */
 	struct result r = inside(&p, "1", "--user");
 	place__refused(&p, &r, 3, "belongs to a user who has no name in this user namespace");
+	place__end(&p);
+}
+
+/* ---- inits ---- */
+
+static struct result preview(void)
+{
+	return command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-P", NULL}, 60);
+}
+
+/* The first process of a container that boots, as it would be left out on a machine that does. */
+Test(container, init_while_the_system_boots)
+{
+	struct place p =
+	    in((const char *const[]){UNSHARE, "--mount", "--propagation", "private", "--pid", "--fork", NULL});
+	const char *sign = path_of("/proc/%d/root/run/nologin", p.pid), *listed = path_of(" pid %d\\.\n", p.pid);
+
+	file__write(sign, "", 0);
+	scene__install(&p.s, "v2");
+	struct result r = preview();
+	cr_expect(text__has(r.out, "\nLeft out by rule: [^\n]*1 init of a system that boots or shuts down"), "%s",
+		  r.out);
+	cr_expect(!text__has(r.out, listed), "%s", r.out);
+	result__free(&r);
+	place__refuse(&p, 3, 3,
+		      path_of("PID %d: it is the init of a system that boots or shuts down: its root has "
+			      "/run/nologin\n  run llvupdate again when /run/nologin is gone\n",
+			      p.pid));
+	cr_assert_eq(unlink(sign), 0);
+	r = preview();
+	cr_expect(!strstr(r.out, "1 init"), "%s", r.out);
+	cr_expect(text__has(r.out, listed), "%s", r.out);
+	result__free(&r);
+	place__update(&p, 2);
 	place__end(&p);
 }
 

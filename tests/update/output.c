@@ -49,6 +49,24 @@ Test(output, text)
 	free(target__finish(s.target));
 }
 
+/* Of all processes; one that is asked for by its PID is never left out silently. */
+Test(output, what_is_left_out)
+{
+	if (geteuid() != 0)
+		cr_skip_test("only root can be another user");
+	struct result r = command__run(
+	    (const char *const[]){"setpriv", "--reuid=54321", "--clear-groups", COMMAND_DIR "/llvupdate", "-P", NULL},
+	    60);
+	cr_expect(text__has(r.out,
+			    "^llvupdate preview\nLeft out by rule: llvupdate itself, .*(1 of another user|[0-9]+ of "
+			    "other users)(, [^\n]*)?\nNo process requires a Live library Update operation\\.\n"),
+		  "%s%s", r.out, r.err);
+	result__free(&r);
+	r = command__run((const char *const[]){COMMAND_DIR "/llvupdate", "-p", path_of("%d", getpid()), NULL}, 60);
+	cr_expect(!strstr(r.out, "Left out"), "%s%s", r.out, r.err);
+	result__free(&r);
+}
+
 Test(output, log)
 {
 	struct scene s = scene__begin("state", "v1");
@@ -192,6 +210,8 @@ Test(output, json_names_the_package)
 	const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
 	const char *at = strstr(text, library);
 	cr_assert(dpkg.exit_code == 0 && at && strstr(at, dpkg.out), "no %s in:\n%s", dpkg.out, text);
+	cr_expect(strncmp(strstr(at, dpkg.out) + strlen(dpkg.out), ",\"old_version\":null", 19) == 0,
+		  "what it loaded is no file of the package: %s", text);
 	json_object_put(o);
 	result__free(&dpkg);
 	result__free(&r);
