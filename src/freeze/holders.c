@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "freeze/sleepers.h"
 #include "inject/clock.h"
 #include "inject/pages.h"
 #include "inject/proc.h"
@@ -23,6 +24,7 @@ struct search {
 	uint64_t low, high; /* all ranges lie in between */
 	uint64_t *words;    /* a chunk of memory */
 	uint64_t bytes;     /* looked at in this pass */
+	bool shared_only;   /* this pass is about memory that others may change */
 	holder_list found;
 	VEC(struct trange) stacks; /* of threads, live or ended */
 };
@@ -128,7 +130,7 @@ static struct err *look_at_mapping(struct search *s, const struct mapping *m, bo
 	const struct area *a = areas__at(&s->areas, m->range.start);
 	size_t pages = (m->range.end.v - m->range.start.v) / LLU_PAGE;
 	size_t chunks = (pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
-	if (!(m->prot & PROT_READ) || is_skipped(s, m) || (m->shared && !is_shared_memory(m)))
+	if (!(m->prot & PROT_READ) || is_skipped(s, m) || (m->shared ? !is_shared_memory(m) : s->shared_only))
 		return NULL;
 	if (a && a->range.end.v == m->range.end.v) {
 		if (a->device || a->resident == 0)
@@ -171,6 +173,27 @@ static bool is_on(const struct trange *r, size_t n, taddr_t at)
 	return false;
 }
 
+static bool any_shared(const struct mappings *maps)
+{
+	for (size_t i = 0; i < maps->n; i++)
+		if (maps->items[i].shared && is_shared_memory(&maps->items[i]))
+			return true;
+	return false;
+}
+
+/* Of a process that runs. */
+static struct err *look_twice(struct search *s)
+{
+	struct sleepers sleepers;
+	sleepers__note(s->p, &sleepers);
+	struct err *e = pass(s, true);
+	s->shared_only = !e && sleepers__slept_on(s->p, &sleepers);
+	if (!e && (!s->shared_only || any_shared(&s->maps)))
+		e = pass(s, false);
+	sleepers__free(&sleepers);
+	return e;
+}
+
 struct err *holders__find(const struct process *p, const struct holders_query *q, holder_list *out)
 {
 	struct search s = {.p = p, .q = q, .low = UINT64_MAX, .words = xmalloc((size_t)CHUNK_PAGES * LLU_PAGE)};
@@ -178,9 +201,7 @@ struct err *holders__find(const struct process *p, const struct holders_query *q
 		s.low = q->ranges[i].start.v < s.low ? q->ranges[i].start.v : s.low;
 		s.high = q->ranges[i].end.v > s.high ? q->ranges[i].end.v : s.high;
 	}
-	struct err *e = q->n_ranges ? pass(&s, true) : NULL;
-	if (!e && q->n_ranges && !q->still)
-		e = pass(&s, false);
+	struct err *e = !q->n_ranges ? NULL : q->still ? pass(&s, true) : look_twice(&s);
 	if (!e && s.found.n > FOUND_MAX)
 		e = process__err(p, 0, ERR_REFUSED, 0, NULL, "more words lead there than can be looked at");
 	for (size_t i = 0; !e && i < s.found.n; i++) {

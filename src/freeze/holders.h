@@ -8,7 +8,8 @@
  *
  * The process runs while its memory is looked through; gigabytes are not read while it is frozen. A word that stays
  * where it is cannot be missed. To miss one that is moved about meanwhile (a runtime that copies stacks), it would have
- * to be moved twice at the right moments, as memory is looked through once upwards and once downwards.
+ * to be moved twice at the right moments, as memory is looked through once upwards and once downwards. Where the
+ * process slept all the while (sleepers.h), only what it shares with others is looked through again.
  *
  * Not looked at: what is not there (never touched); files that are mapped shared; devices. What cannot be looked at
  * (userfaultfd(2)) or takes too long is an error: law 5, docs/design.md.

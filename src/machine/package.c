@@ -7,10 +7,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "base/types.h"
 #include "base/vec.h"
 #include "machine/root.h"
 #include "machine/upgrades.h"
@@ -47,6 +49,22 @@ struct packages {
 	struct upgrades *upgrades;
 };
 
+/* Whole pages of what malloc(3) gave. */
+static void advise(void *start, size_t len, int advice)
+{
+	uint64_t from = align_up((uint64_t)(uintptr_t)start, LLU_PAGE), end = (uint64_t)(uintptr_t)start + len;
+	end -= end % LLU_PAGE;
+	if (start && from < end)
+		(void)madvise((void *)(uintptr_t)from, end - from, advice);
+}
+
+/* The two large blocks: to whom fork(2) makes they are of no use, and cost it most of its time. */
+static void advise_large(const struct packages *p, int advice)
+{
+	advise(p->text, p->size, advice);
+	advise(p->lines, p->n_places * sizeof(*p->lines), advice);
+}
+
 struct packages *packages__new(const char *root)
 {
 	struct packages *p = xcalloc(1, sizeof(*p));
@@ -65,6 +83,7 @@ void packages__free(struct packages *p)
 	vec__free(&p->all);
 	vec__free(&p->diversions);
 	upgrades__free(p->upgrades);
+	advise_large(p, MADV_DOFORK);
 	free(p->root);
 	free(p->broken);
 	free(p->text);
@@ -366,6 +385,7 @@ static void read_database(struct packages *p)
 		why = read_all(p, dir);
 	if (why)
 		p->broken = xstrdup(strerror(why));
+	advise_large(p, MADV_DONTFORK);
 }
 
 /* ---- asking ---- */

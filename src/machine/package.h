@@ -28,8 +28,8 @@ void packages__free(struct packages *p);
 
 /* The package that installed the file `path`, which begins with '/', is without links, and is as that root has it. *out
  * is NULL when there is none, or no database of dpkg; else it lives as long as `p`. The first call reads the database,
- * and keeps the paths of it (about 14 MiB where 842 packages are installed). ERR_UNREADABLE when it cannot be read,
- * then and later. */
+ * and keeps the paths of it (about 14 MiB where 842 packages are installed); a process that is forked off afterwards
+ * does not have them, and must not ask. ERR_UNREADABLE when it cannot be read, then and later. */
 MUST_CHECK struct err *packages__owner(struct packages *p, const char *path, const struct package **out);
 
 /* The version that it had at that time, if it was upgraded since (upgrades.h); NULL: not certain. Lives as long as `p`.
