@@ -14,6 +14,7 @@ struct err {
 	int errnum;
 	char *text;
 	char *hint;
+	bool passing;
 };
 
 static char *vformat(const char *fmt, va_list ap)
@@ -49,6 +50,17 @@ struct err *err__wrap(struct err *e, const char *fmt, ...)
 	free(e->text);
 	e->text = text;
 	return e;
+}
+
+struct err *err__as_passing(struct err *e)
+{
+	e->passing = true;
+	return e;
+}
+
+bool err__is_passing(const struct err *e)
+{
+	return e->passing;
 }
 
 enum err_kind err__kind(const struct err *e)

@@ -7,6 +7,7 @@
 #ifndef LLU_BASE_ERROR_H
 #define LLU_BASE_ERROR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* What kind of failure it is; decides the outcome (and so the exit code) of an operation. */
@@ -33,6 +34,11 @@ struct err *err__new(enum err_kind kind, int errnum, const char *subject, const 
 /* The same error with words in front ("words: text"); takes over `e`. */
 struct err *err__wrap(struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 2, 3), returns_nonnull, warn_unused_result));
+
+/* Says of `e` that it is about the moment (a machine that is busy) and not about its subject; where attempts have
+ * failed for several reasons, the others are worth more. Returns `e`. */
+struct err *err__as_passing(struct err *e) __attribute__((returns_nonnull));
+bool err__is_passing(const struct err *e);
 
 enum err_kind err__kind(const struct err *e);
 int err__errno(const struct err *e);

@@ -222,7 +222,7 @@ static struct err *await(struct threads *t, struct thread *th, uint64_t deadline
 		TRY(process__look(t->p, th->tid, &th->view));
 		if (thread_view__waits_for_vfork(&th->view))
 			return not_now(t, th, NULL, "it waits for its vfork child, which runs in the same memory");
-		return not_now(t, th, NULL, "it did not stop in time");
+		return err__as_passing(not_now(t, th, NULL, "it did not stop in time"));
 	}
 	default:
 		th->rest = REST_STOPPED;

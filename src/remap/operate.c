@@ -569,15 +569,21 @@ static struct err *attempt(struct target *t, const struct group *g, const struct
 {
 	uint64_t deadline = clock_ns() + opt->timeout_s * 1000000000ULL;
 	unsigned pause = PAUSE_FIRST_MS;
+	struct err *last = NULL;
 	for (;;) {
 		struct err *e = raise_hand(t, g, opt->timeout_s);
 		if (!e)
 			e = freeze_and_exchange(t, g, opt, x, committed);
 		exchange__trace(x);
-		dismiss_hand(t); /* used up, or not to be left waiting */
-		if (!e || err__kind(e) != ERR_RETRY || clock_ns() >= deadline)
-			return e;
-		err__free(e);
+		dismiss_hand(t);                          /* used up, or not to be left waiting */
+		if (!last || !e || !err__is_passing(e)) { /* else what was before says more */
+			err__free(last);
+			last = e;
+		} else {
+			err__free(e);
+		}
+		if (!last || err__kind(last) != ERR_RETRY || clock_ns() >= deadline)
+			return last;
 		clock_pause(pause);
 		pause = pause * 2 < PAUSE_LAST_MS ? pause * 2 : PAUSE_LAST_MS;
 	}
