@@ -7,6 +7,9 @@
  *     crew__try()       one try of all that are pending; so often as is wished
  *     crew__give_up()   what is pending still is NOT UPDATED
  *     crew__free()
+ *
+ * All calls are one thread's, and the processes of an operation die with it. They are children of this process, known
+ * by their PIDs: no other child is waited for, and nobody else must wait for them.
  */
 #ifndef LLU_CREW_CREW_H
 #define LLU_CREW_CREW_H

@@ -41,7 +41,7 @@ enum left_out {
 	LEFT_OUT_SELF,   /* it is llvupdate's own */
 	LEFT_OUT_KERNEL, /* a kernel thread */
 	LEFT_OUT_NEVER,  /* it is never updated: 32-bit, static, of another C library */
-	LEFT_OUT_OTHERS, /* it is somebody else's, and may not be read */
+	LEFT_OUT_OTHERS, /* it may not be read: somebody else's */
 	LEFT_OUT_INIT,   /* of a system that boots or shuts down */
 	LEFT_OUT_ENDED,  /* meanwhile */
 	LEFT_OUT_KINDS,

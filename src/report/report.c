@@ -136,13 +136,13 @@ void report__left_out(struct report *r, const size_t counts[LEFT_OUT_KINDS])
 	static const char *const one[] = {[LEFT_OUT_SELF] = "llvupdate itself",
 					  [LEFT_OUT_KERNEL] = "1 kernel thread",
 					  [LEFT_OUT_NEVER] = "1 that is never updated",
-					  [LEFT_OUT_OTHERS] = "1 of another user",
+					  [LEFT_OUT_OTHERS] = "1 that may not be read",
 					  [LEFT_OUT_INIT] = "1 init of a system that boots or shuts down",
 					  [LEFT_OUT_ENDED] = "1 that has ended"};
 	static const char *const several[] = {[LEFT_OUT_SELF] = "%zu of llvupdate itself",
 					      [LEFT_OUT_KERNEL] = "%zu kernel threads",
 					      [LEFT_OUT_NEVER] = "%zu that are never updated",
-					      [LEFT_OUT_OTHERS] = "%zu of other users",
+					      [LEFT_OUT_OTHERS] = "%zu that may not be read",
 					      [LEFT_OUT_INIT] = "%zu inits of systems that boot or shut down",
 					      [LEFT_OUT_ENDED] = "%zu that have ended"};
 	const char *before = "Left out by rule: ";

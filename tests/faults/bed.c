@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -198,6 +199,20 @@ struct result bed__update(struct bed *b, const char *const faults[])
 			(const char *const[]){COMMAND_DIR "/faults/llvupdate", "-p",
 					      path_of("%d", target__pid(b->target)), "-l", path_of("%s/log", b->dir),
 					      "-n", "1", NULL});
+}
+
+pid_t bed__start_update(struct bed *b, const char *name, const char *value)
+{
+	const char *pid = path_of("%d", target__pid(b->target)), *log = path_of("%s/log", b->dir);
+	pid_t tool = fork();
+	if (tool == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		setenv(name, value, 1);
+		freopen("/dev/null", "w", stdout);
+		execl(COMMAND_DIR "/faults/llvupdate", "llvupdate", "-p", pid, "-l", log, "-n", "1", (char *)NULL);
+		_exit(127);
+	}
+	return tool;
 }
 
 struct result bed__clean_up(struct bed *b, const char *const faults[])

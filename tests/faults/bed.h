@@ -43,6 +43,8 @@ void bed__is(struct bed *b, int v, const char *when);
 
 /* llvupdate -p with fault points; `faults` are settings of the environment ("LLU_FAULT=7"), NULL-terminated. */
 struct result bed__update(struct bed *b, const char *const faults[]);
+/* Starts one with one setting, and does not wait for it. It is stopped where LLU_FAULT_STOP says. */
+pid_t bed__start_update(struct bed *b, const char *name, const char *value);
 /* cllvupdate -u likewise. */
 struct result bed__clean_up(struct bed *b, const char *const faults[]);
 /* cllvupdate -u must succeed. Returns whether there was something to do; afterwards there is nothing more, and

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,16 +59,8 @@ static const struct {
 /* Starts llvupdate for a program on build 1 and stops it before its first step behind the plan. */
 static pid_t stop_behind_the_plan(struct bed *b, const char *place)
 {
-	const char *pid = path_of("%d", target__pid(b->target)), *log = path_of("%s/log", b->dir);
 	int status;
-	pid_t tool = fork();
-	if (tool == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		setenv("LLU_FAULT_STOP", place, 1);
-		freopen("/dev/null", "w", stdout);
-		execl(COMMAND_DIR "/faults/llvupdate", "llvupdate", "-p", pid, "-l", log, "-n", "1", (char *)NULL);
-		_exit(127);
-	}
+	pid_t tool = bed__start_update(b, "LLU_FAULT_STOP", place);
 	cr_assert_eq(waitpid(tool, &status, WUNTRACED), tool);
 	cr_assert(WIFSTOPPED(status), "llvupdate does not come to %s", place);
 	return tool;

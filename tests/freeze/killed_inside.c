@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "scene.h"
+#include "support/forked.h"
 #include "tool.h"
 
 TestSuite(killed_inside, .fini = support__teardown, .timeout = 110);
@@ -50,8 +51,6 @@ static void run_to_commit(pid_t tool)
 /* Kills the tool at the `k`-th step of the commit. False: it came to its end before. */
 static bool kill_at(const struct scene *s, const char *plans, unsigned k)
 {
-	int status = 0;
-	long signal = 0;
 	pid_t tool = fork();
 	if (tool == 0) {
 		ptrace(PTRACE_TRACEME, 0, 0, 0);
@@ -59,23 +58,7 @@ static bool kill_at(const struct scene *s, const char *plans, unsigned k)
 		_exit(tool__update(target__pid(s->target), plans));
 	}
 	run_to_commit(tool);
-	for (unsigned n = 0; n < k;) {
-		ptrace(PTRACE_SYSCALL, tool, 0, signal);
-		cr_assert_eq(waitpid(tool, &status, 0), tool);
-		if (WIFEXITED(status)) {
-			cr_assert_eq(WEXITSTATUS(status), 0, "the update fails at step %u", k);
-			return false;
-		}
-		cr_assert(WIFSTOPPED(status), "the tool is killed");
-		int sig = WSTOPSIG(status);
-		signal = sig == (SIGTRAP | 0x80) ? 0 : sig;
-		if (signal == 0 && touches_the_target(tool))
-			n++;
-	}
-	kill(tool, SIGKILL);
-	while (waitpid(tool, &status, 0) == tool && WIFSTOPPED(status))
-		;
-	return true;
+	return forked__kill_at(tool, k, touches_the_target);
 }
 
 /* cllvupdate finds something or not, but not twice. */

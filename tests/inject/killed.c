@@ -18,6 +18,7 @@
 
 #include "freeze/freeze.h"
 #include "scene.h"
+#include "support/forked.h"
 #include "support/support.h"
 
 TestSuite(killed, .fini = support__teardown, .timeout = 110);
@@ -91,24 +92,7 @@ static bool kill_at(const struct scene *s, unsigned k)
 	}
 	cr_assert_eq(waitpid(tool, &status, 0), tool);
 	ptrace(PTRACE_SETOPTIONS, tool, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
-	long signal = 0;
-	for (unsigned n = 0; n < k;) {
-		ptrace(PTRACE_SYSCALL, tool, 0, signal);
-		cr_assert_eq(waitpid(tool, &status, 0), tool);
-		if (WIFEXITED(status)) {
-			cr_assert_eq(WEXITSTATUS(status), 0, "the surgery fails at %d", WEXITSTATUS(status));
-			return false;
-		}
-		cr_assert(WIFSTOPPED(status), "the surgery is killed");
-		int sig = WSTOPSIG(status);
-		signal = sig == (SIGTRAP | 0x80) ? 0 : sig;
-		if (signal == 0 && touches_the_target(tool))
-			n++;
-	}
-	kill(tool, SIGKILL);
-	while (waitpid(tool, &status, 0) == tool && WIFSTOPPED(status))
-		;
-	return true;
+	return forked__kill_at(tool, k, touches_the_target);
 }
 
 Test(killed, at_every_step_in_a_busy_program)

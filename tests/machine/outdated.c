@@ -12,13 +12,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "support/forked.h"
 #include "support/support.h"
 #include "support/target.h"
 
@@ -27,47 +27,6 @@ TestSuite(outdated, .fini = support__teardown, .timeout = 120);
 enum { PAGE = 4096 };
 
 /* ---- processes ---- */
-
-static void map_fd(int fd)
-{
-	if (fd < 0 || mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED)
-		_exit(1);
-	close(fd);
-}
-
-static void map(const char *path)
-{
-	map_fd(open(path, O_RDONLY | O_CLOEXEC));
-}
-
-/* A process that does `what`, says so, and waits until it is killed or this one ends. */
-static pid_t process(void (*what)(const char *), const char *arg)
-{
-	int ready[2];
-	char c;
-	cr_assert_eq(pipe2(ready, O_CLOEXEC), 0);
-	pid_t parent = getpid(), pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(1);
-		what(arg);
-		if (write(ready[1], "", 1) != 1)
-			_exit(1);
-		for (;;)
-			pause();
-	}
-	close(ready[1]);
-	cr_assert_eq(read(ready[0], &c, 1), 1, "the process could not do it");
-	close(ready[0]);
-	return pid;
-}
-
-static void end(pid_t pid)
-{
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-}
 
 /* exec(2) says which program it is before that is mapped. */
 static bool has_code_of(pid_t pid, const char *path)
@@ -161,7 +120,7 @@ Test(outdated, library)
 {
 	const char *path = path_of("%s/libx.so.1", temp_dir());
 	file(path);
-	pid_t pid = process(map, path);
+	pid_t pid = forked__start(map_code, path);
 	expect(pid, "");
 	replace(path);
 	expect(pid, path_of("%s library replaced\n", path));
@@ -169,7 +128,7 @@ Test(outdated, library)
 	expect(pid, path_of("%s library deleted\n", path));
 	mkdir(path, 0755);
 	expect(pid, path_of("%s library replaced\n", path));
-	end(pid);
+	forked__end(pid);
 }
 
 /* As a package that is installed once more. */
@@ -180,12 +139,12 @@ Test(outdated, same_bytes_once_more)
 		cr_skip_test("not root");
 	file(path);
 	file__copy(path, copy);
-	pid_t pid = process(map, path);
+	pid_t pid = forked__start(map_code, path);
 	cr_assert_eq(rename(copy, path), 0);
 	expect(pid, "");
 	replace(path);
 	expect(pid, path_of("%s library replaced\n", path));
-	end(pid);
+	forked__end(pid);
 }
 
 /* The copy has other bytes, behind all sections, and the same build-id. */
@@ -197,13 +156,13 @@ Test(outdated, same_build_id)
 	file__copy("/bin/sleep", path);
 	file__copy("/bin/sleep", copy);
 	file__truncate(copy, file__size(copy) + 1);
-	pid_t pid = process(map, path);
+	pid_t pid = forked__start(map_code, path);
 	cr_assert_eq(rename(copy, path), 0);
 	expect(pid, "");
 	file__copy("/bin/cat", copy);
 	cr_assert_eq(rename(copy, path), 0);
 	expect(pid, path_of("%s library replaced\n", path));
-	end(pid);
+	forked__end(pid);
 }
 
 Test(outdated, program)
@@ -223,9 +182,9 @@ static void map_twice(const char *path)
 {
 	char other[512];
 	snprintf(other, sizeof(other), "%s.jit", path);
-	map(path);
-	map(other);
-	map(path);
+	map_code(path);
+	map_code(other);
+	map_code(path);
 }
 
 Test(outdated, files_are_said_once)
@@ -233,7 +192,7 @@ Test(outdated, files_are_said_once)
 	const char *path = path_of("%s/libx.so.1", temp_dir()), *other = path_of("%s.jit", path);
 	file(path);
 	file(other);
-	pid_t pid = process(map_twice, path);
+	pid_t pid = forked__start(map_twice, path);
 	replace(path);
 	unlink(other);
 	struct scan *s = scan__new(SCAN_BEST);
@@ -243,7 +202,7 @@ Test(outdated, files_are_said_once)
 	cr_assert_eq(o.files.n, 2);
 	outdated__free(&o);
 	scan__free(s);
-	end(pid);
+	forked__end(pid);
 }
 
 Test(outdated, kinds)
@@ -256,10 +215,10 @@ Test(outdated, kinds)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		const char *path = path_of("%s/%s", temp_dir(), cases[i].name);
 		file(path);
-		pid_t pid = process(map, path);
+		pid_t pid = forked__start(map_code, path);
 		replace(path);
 		expect(pid, path_of("%s %s replaced\n", path, cases[i].kind));
-		end(pid);
+		forked__end(pid);
 	}
 }
 
@@ -267,13 +226,13 @@ Test(outdated, file_that_is_linked_again)
 {
 	const char *path = path_of("%s/libx.so.1", temp_dir()), *backup = path_of("%s.dpkg-tmp", path);
 	file(path);
-	pid_t pid = process(map, path);
+	pid_t pid = forked__start(map_code, path);
 	cr_assert_eq(link(path, backup), 0);
 	unlink(path);
 	expect(pid, path_of("%s library deleted\n", path));
 	cr_assert_eq(rename(backup, path), 0);
 	expect(pid, "");
-	end(pid);
+	forked__end(pid);
 }
 
 static void map_memory(const char *unused)
@@ -286,14 +245,14 @@ static void map_memory(const char *unused)
 	    mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ||
 	    mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
 		_exit(1);
-	map_fd(fd);
+	map_code_of(fd);
 }
 
 Test(outdated, memory_is_no_file)
 {
-	pid_t pid = process(map_memory, NULL);
+	pid_t pid = forked__start(map_memory, NULL);
 	expect(pid, "");
-	end(pid);
+	forked__end(pid);
 }
 
 /* ---- processes that llvupdate has been to ---- */
@@ -304,16 +263,16 @@ Test(outdated, image_of_llvupdate_is_not_outdated_code)
 		   *no = path_of("%s/libx.so-0123456789abcdeg", folder);
 	mkdir(folder, 0755);
 	file(path);
-	pid_t pid = process(map, path);
+	pid_t pid = forked__start(map_code, path);
 	expect_updated(pid, "", true);
 	unlink(path);
 	expect_updated(pid, "", true);
-	end(pid);
+	forked__end(pid);
 	file(no);
-	pid = process(map, no);
+	pid = forked__start(map_code, no);
 	unlink(no);
 	expect(pid, path_of("%s other deleted\n", no));
-	end(pid);
+	forked__end(pid);
 }
 
 static void map_memfd_image(const char *name)
@@ -321,14 +280,14 @@ static void map_memfd_image(const char *name)
 	int fd = memfd_create(name, MFD_CLOEXEC);
 	if (ftruncate(fd, PAGE) < 0)
 		_exit(1);
-	map_fd(fd);
+	map_code_of(fd);
 }
 
 Test(outdated, image_in_memory)
 {
-	pid_t pid = process(map_memfd_image, "llu-image");
+	pid_t pid = forked__start(map_memfd_image, "llu-image");
 	expect_updated(pid, "", true);
-	end(pid);
+	forked__end(pid);
 }
 
 /* ---- names ---- */
@@ -337,7 +296,7 @@ Test(outdated, name_that_ends_as_if_deleted)
 {
 	const char *dir = temp_dir(), *plain = path_of("%s/x.so", dir), *path = path_of("%s/x.so (deleted)", dir);
 	file(path);
-	pid_t pid = process(map, path);
+	pid_t pid = forked__start(map_code, path);
 	expect(pid, "");
 	file(plain); /* another file, of no importance */
 	expect(pid, "");
@@ -345,14 +304,14 @@ Test(outdated, name_that_ends_as_if_deleted)
 	expect(pid, path_of("%s other replaced\n", path));
 	unlink(path);
 	expect(pid, path_of("%s other deleted\n", path));
-	end(pid);
+	forked__end(pid);
 
 	/* the other way round: a file that seems to be the deleted one */
-	pid = process(map, plain);
+	pid = forked__start(map_code, plain);
 	unlink(plain);
 	file(path);
 	expect(pid, path_of("%s library deleted\n", plain));
-	end(pid);
+	forked__end(pid);
 }
 
 Test(outdated, name_with_newlines_and_escapes)
@@ -363,11 +322,11 @@ Test(outdated, name_with_newlines_and_escapes)
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		const char *path = path_of("%s/%s", temp_dir(), names[i]);
 		file(path);
-		pid_t pid = process(map, path);
+		pid_t pid = forked__start(map_code, path);
 		expect(pid, "");
 		replace(path);
 		expect(pid, path_of("%s library replaced\n", path));
-		end(pid);
+		forked__end(pid);
 	}
 }
 
@@ -377,12 +336,12 @@ Test(outdated, name_like_that_of_memory)
 	if (access("/", W_OK) < 0)
 		cr_skip_test("the root is not writable");
 	file(path);
-	pid_t pid = process(map, path);
+	pid_t pid = forked__start(map_code, path);
 	replace(path);
 	expect(pid, path_of("%s library replaced\n", path));
 	unlink(path);
 	expect(pid, path_of("%s library deleted\n", path));
-	end(pid);
+	forked__end(pid);
 }
 
 enum { FOLDERS = 40 };
@@ -397,14 +356,14 @@ static void map_deep(const char *top)
 		if (mkdir(name, 0755) < 0 || chdir(name) < 0)
 			_exit(1);
 	file("deep.so");
-	map("deep.so");
+	map_code("deep.so");
 }
 
 /* Where PATH_MAX is not enough nothing can be looked up, and the kernel's word must do. */
 Test(outdated, path_longer_than_any_system_call_takes)
 {
 	const char *top = temp_dir();
-	pid_t pid = process(map_deep, top);
+	pid_t pid = forked__start(map_deep, top);
 	for (size_t i = 0; i < 2; i++) {
 		struct scan *s = scan__new(hows[i]);
 		struct outdated o;
@@ -428,7 +387,7 @@ Test(outdated, path_longer_than_any_system_call_takes)
 		outdated__free(&o);
 		scan__free(s);
 	}
-	end(pid);
+	forked__end(pid);
 }
 
 /* ---- other roots ---- */
@@ -437,11 +396,11 @@ static void map_and_chroot(const char *dir)
 {
 	char path[512];
 	snprintf(path, sizeof(path), "%s/x.so", dir);
-	map(path);
+	map_code(path);
 	snprintf(path, sizeof(path), "%s/jail", dir);
 	if (chroot(path) < 0)
 		_exit(1);
-	map("/y.so");
+	map_code("/y.so");
 }
 
 Test(outdated, process_that_changed_its_root)
@@ -452,7 +411,7 @@ Test(outdated, process_that_changed_its_root)
 	mkdir(path_of("%s/jail", dir), 0755);
 	file(x);
 	file(y);
-	pid_t pid = process(map_and_chroot, dir);
+	pid_t pid = forked__start(map_and_chroot, dir);
 	expect(pid, "");
 	replace(x);
 	expect(pid, path_of("%s library replaced\n", x));
@@ -465,7 +424,7 @@ Test(outdated, process_that_changed_its_root)
 	cr_expect_eq(o.files.n, 2);
 	outdated__free(&o);
 	scan__free(s);
-	end(pid);
+	forked__end(pid);
 }
 
 static void unshared(void)
@@ -496,7 +455,7 @@ Test(outdated, process_in_a_mount_namespace)
 	if (geteuid() != 0)
 		cr_skip_test("not root");
 	file(x);
-	pid_t pid = process(map_in_other_mounts, dir);
+	pid_t pid = forked__start(map_in_other_mounts, dir);
 	expect(pid, "");
 	unlink(x);
 	expect(pid, "");
@@ -510,7 +469,7 @@ Test(outdated, process_in_a_mount_namespace)
 	unlink(inside);
 	cr_assert_eq(symlink("nowhere", inside), 0);
 	expect(pid, path_of("%s/y.so library deleted\n", jail));
-	end(pid);
+	forked__end(pid);
 }
 
 static void map_in_overlay(const char *dir)
@@ -529,10 +488,10 @@ static void map_in_overlay(const char *dir)
 	if (mount("overlay", path, "overlay", 0, options) < 0)
 		_exit(1);
 	strcat(path, "/x.so");
-	map(path);
+	map_code(path);
 	snprintf(path, sizeof(path), "%s/merged/y.so", dir);
 	file(path);
-	map(path);
+	map_code(path);
 }
 
 /* As in containers: layers of two file systems, and one file of each. */
@@ -548,7 +507,7 @@ Test(outdated, file_of_an_overlay)
 	mkdir(path_of("%s/upper", dir), 0755);
 	mkdir(merged, 0755);
 	file(path_of("%s/lower/x.so", dir));
-	pid_t pid = process(map_in_overlay, dir);
+	pid_t pid = forked__start(map_in_overlay, dir);
 	expect(pid, "");
 	const char *inside = path_of("/proc/%d/root%s", pid, merged);
 	chmod(path_of("%s/x.so", inside), 0644); /* now it is copied to the upper layer */
@@ -558,7 +517,7 @@ Test(outdated, file_of_an_overlay)
 	expect(pid, path_of("%s/x.so library replaced\n", merged));
 	unlink(path_of("%s/x.so", inside));
 	expect(pid, path_of("%s/x.so library deleted\n", merged));
-	end(pid);
+	forked__end(pid);
 }
 
 /* ---- processes that are not there, or not for us ---- */
@@ -643,7 +602,7 @@ Test(outdated, as_somebody)
 	chmod(dir, 0755);
 	file__copy("/bin/sleep", path);
 	chmod(path, 0755);
-	pid_t roots = process(map, path), pid = fork();
+	pid_t roots = forked__start(map_code, path), pid = fork();
 	if (pid == 0) {
 		if (setgroups(0, NULL) || setgid(SOMEBODY) || setuid(SOMEBODY))
 			_exit(1);
@@ -661,5 +620,5 @@ Test(outdated, as_somebody)
 	kill(pid, SIGCONT);
 	waitpid(pid, &status, 0);
 	cr_expect_eq(status, 0, "%x", (unsigned)status);
-	end(roots);
+	forked__end(roots);
 }

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -59,21 +58,6 @@ Test(cllvupdate, arguments)
 }
 
 /* ---- a program that llvupdate left half-way ---- */
-
-/* llvupdate with these faults, on its way to build 2. */
-static pid_t start_update(struct bed *b, const char *name, const char *value)
-{
-	const char *pid = path_of("%d", target__pid(b->target)), *log = path_of("%s/log", b->dir);
-	pid_t tool = fork();
-	if (tool == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		setenv(name, value, 1);
-		freopen("/dev/null", "w", stdout);
-		execl(COMMAND_DIR "/faults/llvupdate", "llvupdate", "-p", pid, "-l", log, "-n", "1", (char *)NULL);
-		_exit(127);
-	}
-	return tool;
-}
 
 /* The place with these words that an update passes; lives until the teardown. */
 static const char *find_place(struct bed *b, const char *words)
@@ -265,7 +249,7 @@ static pid_t stop_half_way(struct bed *b)
 	const char *place = find_place(b, "write after: process__write<map_shadows");
 	bed__start(b);
 	bed__install(b, 2);
-	pid_t tool = start_update(b, "LLU_FAULT_STOP", place);
+	pid_t tool = bed__start_update(b, "LLU_FAULT_STOP", place);
 	cr_assert_eq(waitpid(tool, &status, WUNTRACED), tool);
 	cr_assert(WIFSTOPPED(status), "llvupdate does not come to %s", place);
 	return tool;

@@ -5,18 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "scene.h"
+#include "support/forked.h"
 
 TestSuite(restart, .fini = support__teardown);
 
@@ -150,35 +148,6 @@ static void replace(const char *path, const char *by)
 	cr_assert_eq(rename(fresh, path), 0);
 }
 
-/* A process of another name that has the file mapped as code. */
-static pid_t mapper(const char *name, const char *path)
-{
-	int ready[2];
-	char c;
-	cr_assert_eq(pipe2(ready, O_CLOEXEC), 0);
-	pid_t parent = getpid(), pid = fork();
-	if (pid == 0) {
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		prctl(PR_SET_NAME, name);
-		if (getppid() != parent || mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED ||
-		    write(ready[1], "", 1) != 1)
-			_exit(1);
-		for (;;)
-			pause();
-	}
-	close(ready[1]);
-	cr_assert_eq(read(ready[0], &c, 1), 1, "the process could not do it");
-	close(ready[0]);
-	return pid;
-}
-
-static void end(pid_t pid)
-{
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-}
-
 /* ---- what is listed, and what not ---- */
 
 Test(restart, program_that_was_replaced)
@@ -277,13 +246,13 @@ Test(restart, what_a_program_removed_itself)
 	const char *lib = path_of("%s/libx.so", temp_dir()), *other = path_of("%s/x.tmp", temp_dir());
 	file__copy("/bin/sleep", lib);
 	file__copy("/bin/sleep", other);
-	pid_t a = mapper("a", lib), b = mapper("b", other);
+	pid_t a = forked__start(map_code, lib), b = forked__start(map_code, other);
 	unlink(lib);
 	unlink(other);
 	expect_lines(a, "");
 	expect_lines(b, "");
-	end(a);
-	end(b);
+	forked__end(a);
+	forked__end(b);
 }
 
 static void updated(struct scene *s)
@@ -318,9 +287,7 @@ Test(restart, updated_process)
 
 Test(restart, library_that_was_to_be_left_alone)
 {
-	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
-	scene__install_raw(&s, fixture_library("v1", library));
-	scene__start(&s, (const char *const[]){FIXTURE_DIR "/state_driver", NULL});
+	struct scene s = scene__begin_plain(library, "v1", "state_driver");
 	scene__install_raw(&s, fixture_library("v2", library));
 	struct result r = preview("--split-only");
 	cr_expect(strstr(lines_of(r.out, target__pid(s.target)),
@@ -333,9 +300,7 @@ Test(restart, library_that_was_to_be_left_alone)
 /* Its old file stays mapped in part. */
 Test(restart, updated_process_that_was_not_prepared)
 {
-	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
-	scene__install_raw(&s, fixture_library("v1", library));
-	scene__start(&s, (const char *const[]){FIXTURE_DIR "/state_driver", NULL});
+	struct scene s = scene__begin_plain(library, "v1", "state_driver");
 	scene__install_raw(&s, fixture_library("v2", library));
 	updated(&s);
 	free(target__finish(s.target));
@@ -343,9 +308,7 @@ Test(restart, updated_process_that_was_not_prepared)
 
 Test(restart, refused_library)
 {
-	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
-	scene__install_raw(&s, fixture_library("v1", library));
-	scene__start(&s, (const char *const[]){FIXTURE_DIR "/state_driver", NULL});
+	struct scene s = scene__begin_plain(library, "v1", "state_driver");
 	pid_t pid = target__pid(s.target);
 	scene__install_raw(&s, fixture_library("bad-data", library));
 
@@ -576,12 +539,18 @@ Test(restart, usage)
 
 /* ---- words of others ---- */
 
+static void map_under_odd_name(const char *path)
+{
+	prctl(PR_SET_NAME, "a\n\033]0;b\"\\\r");
+	map_code(path);
+}
+
 /* A name can end no line, and look like no other line. */
 Test(restart, hostile_names)
 {
 	const char *path = path_of("%s/lib\n  nginx.service: x pid 1: \033[2J\"} 1\nx{a=\"\\.so.1", temp_dir());
 	file__copy("/bin/sleep", path);
-	pid_t pid = mapper("a\n\033]0;b\"\\\r", path);
+	pid_t pid = forked__start(map_under_odd_name, path);
 	replace(path, "/bin/cat");
 
 	char *clean = strdup(path);
@@ -608,6 +577,6 @@ Test(restart, hostile_names)
 	parse_metrics(r.out);
 	cr_expect(strstr(r.out, "1: ?[2J\\\"} 1?x{a=\\\"\\\\.so.1\"} 1\n"), "%s", r.out);
 	result__free(&r);
-	end(pid);
+	forked__end(pid);
 	free(clean);
 }

@@ -96,6 +96,15 @@ void scene__start(struct scene *s, const char *const argv[])
 	target__expect(s->target, "ready");
 }
 
+struct scene scene__begin_plain(const char *library, const char *variant, const char *program)
+{
+	struct scene s = {.dir = temp_dir(), .library = path_of("%s", library), .how = BY_RENAME};
+
+	scene__install_raw(&s, fixture_library(variant, library));
+	scene__start(&s, (const char *const[]){path_of(FIXTURE_DIR "/%s", program), NULL});
+	return s;
+}
+
 struct scene scene__begin_by(const char *name, const char *variant, enum arrival how)
 {
 	const char *library = path_of("lib%s.so.1", name);

@@ -39,6 +39,9 @@ void scene__start(struct scene *s, const char *const argv[]);
 struct scene scene__begin(const char *name, const char *variant);
 struct scene scene__begin_by(const char *name, const char *variant, enum arrival how);
 
+/* The same with a library as it is, which nobody split: that of fixtures/lib/VARIANT, and a program of the fixtures. */
+struct scene scene__begin_plain(const char *library, const char *variant, const char *program);
+
 /* Puts a new build in place: splits `file` first. */
 void scene__install_file(struct scene *s, const char *file);
 /* Puts `file` in place as it is. */

@@ -16,11 +16,7 @@ static const char library[] = "libstate.so.1";
 /* A program on the first build as it is. */
 static struct scene begin(const char *name)
 {
-	struct scene s = {.dir = temp_dir(), .library = path_of("lib%s.so.1", name), .how = BY_RENAME};
-
-	scene__install_raw(&s, fixture_library("v1", s.library));
-	scene__start(&s, (const char *const[]){path_of(FIXTURE_DIR "/%s_driver", name), NULL});
-	return s;
+	return scene__begin_plain(path_of("lib%s.so.1", name), "v1", path_of("%s_driver", name));
 }
 
 Test(unprepared, left_alone_by_split_only)
@@ -215,10 +211,8 @@ Test(unprepared, parked_in_thread_local_memory)
  * own. It stays. */
 Test(unprepared, on_a_stack_that_is_an_array)
 {
-	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+	struct scene s = scene__begin_plain(library, "v1", "array_driver");
 
-	scene__install_raw(&s, fixture_library("v1", library));
-	scene__start(&s, (const char *const[]){FIXTURE_DIR "/array_driver", NULL});
 	target__rounds(s.target, 1, 1);
 	scene__install_raw(&s, fixture_library("v2", library));
 	scene__update(&s);
@@ -229,10 +223,8 @@ Test(unprepared, on_a_stack_that_is_an_array)
 /* A context that a signal handler has saved may be parked between any two instructions. */
 Test(unprepared, parked_within_an_entry)
 {
-	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+	struct scene s = scene__begin_plain(library, "v1", "rights_driver");
 
-	scene__install_raw(&s, fixture_library("v1", library));
-	scene__start(&s, (const char *const[]){FIXTURE_DIR "/rights_driver", NULL});
 	target__ask(s.target, "word", "done");
 	scene__install_raw(&s, fixture_library("v2", library));
 	scene__refuse(&s, "an address in the old code is at 0x[0-9a-f]+[^\n]*: a parked stack");
@@ -248,10 +240,8 @@ Test(unprepared, parked_within_an_entry)
 /* dlsym(3) would take the annex for no library's code. In a split library new code is within the library. */
 Test(unprepared, caller_that_the_loader_would_not_know)
 {
-	struct scene s = {.dir = temp_dir(), .library = library, .how = BY_RENAME};
+	struct scene s = scene__begin_plain(library, "v1-emit", "state_driver");
 
-	scene__install_raw(&s, fixture_library("v1-emit", library));
-	scene__start(&s, (const char *const[]){FIXTURE_DIR "/state_driver", NULL});
 	target__rounds(s.target, 1, 1);
 	scene__install_raw(&s, fixture_library("v2-caller", library));
 	scene__refuse(&s, "calls dlsym\\(3\\), which goes by the library that it is called from");
