@@ -21,7 +21,7 @@
 enum {
 	WORKERS_MAX = 16,
 	KEEPERS_MAX = 128, /* that try at the same time; most of them wait */
-	FRESH_MS = 25,     /* so long a keeper counts as one that has work for a processor */
+	FRESH_MS = 12,     /* so long a keeper counts as one that has work for a processor */
 	TICK_MS = 1000,
 	GRACE_S = 30,      /* for who has a watchdog and did not end by it: it could not run */
 	REPLACED_MAX = 64, /* workers that died without work */

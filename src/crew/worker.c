@@ -10,11 +10,16 @@
 
 #include "crew/channel.h"
 #include "crew/child.h"
+#include "inject/census.h"
+
+/* For so few updates it is not worth while to look at all processes beforehand (inject/census.h). */
+enum { CENSUS_AFTER = 8 };
 
 struct worker {
 	struct work_options opt;
 	struct turns *turns;
 	struct plan_options *plan; /* opt.plan */
+	unsigned updates;          /* so far */
 	int control, turns_file;
 	pid_t parent;
 };
@@ -124,6 +129,8 @@ static void one(struct worker *w, enum message m, const struct order *o, int cha
 	struct report_target t = {.pid = o->pid};
 	bool nothing = false;
 	w->plan->foresee = m == MESSAGE_UPDATE;
+	if (m == MESSAGE_UPDATE && ++w->updates == CENSUS_AFTER)
+		w->plan->census = census__take();
 	if (o->pid == w->parent) /* the command; of itself a worker's process__open() says so */
 		t.error = err__new(ERR_REFUSED, 0, NULL, NULL, "pid %d: it is this tool itself", o->pid);
 	else

@@ -3,6 +3,7 @@
 #define LLU_INJECT_PROC_H
 
 #include "base/alloc.h"
+#include "base/vec.h"
 #include "inject/process.h"
 
 struct process {
@@ -11,9 +12,12 @@ struct process {
 	int dirfd; /* /proc/PID, likewise */
 	uint64_t start_time;
 	char *name;
-	struct trace *trace;     /* borrowed; may be NULL */
-	struct file_memo *files; /* likewise */
+	struct trace *trace;         /* borrowed; may be NULL */
+	struct file_memo *files;     /* likewise */
+	const struct census *census; /* likewise */
 };
+
+typedef VEC(pid_t) pid_list;
 
 /* The fields of /proc/PID/stat and /proc/PID/task/TID/stat that are used (proc(5)). */
 struct proc_stat {
@@ -32,6 +36,8 @@ int proc_slurp(int dirfd, const char *path, char **text, size_t *len);
 /* Reads the text of a maps file, which is cut into pieces: the paths in *out point into it, and only out->items is new.
  * NULL, or the line that makes no sense; then *out is as it was. */
 const char *mappings__parse(char *text, struct mappings *out);
+/* Adds the PIDs of all processes. 0 or -errno. */
+int proc_list(pid_list *out);
 /* 0 or -errno. */
 int proc_stat(int dirfd, const char *path, struct proc_stat *out);
 /* The value after "KEY:" in the text of a status file, or NULL. */

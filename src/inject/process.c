@@ -332,6 +332,11 @@ struct file_memo *process__files(const struct process *p)
 	return p->files;
 }
 
+void process__know_others(struct process *p, const struct census *c)
+{
+	p->census = c;
+}
+
 void process__did(const struct process *p, const char *what, uint64_t since, const struct err *e, struct trace_arg more)
 {
 	trace__step(p->trace, p->pid, what, since, e, more);

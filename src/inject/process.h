@@ -87,6 +87,10 @@ void process__did(const struct process *p, const char *what, uint64_t since, con
 struct file_memo;
 void process__keep_files_in(struct process *p, struct file_memo *m);
 struct file_memo *process__files(const struct process *p);
+/* What is known of who shares memory with whom (census.h), for process__shares_memory(); NULL (as at first): nothing.
+ */
+struct census;
+void process__know_others(struct process *p, const struct census *c);
 /* PID of the tracer (TracerPid of any thread), 0 if none. */
 MUST_CHECK struct err *process__tracer(const struct process *p, pid_t *out);
 

@@ -12,10 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/vec.h"
+#include "inject/census.h"
 #include "inject/proc.h"
-
-typedef VEC(pid_t) pid_list;
 
 /* /proc/PID/task/TID/children of every thread (CONFIG_PROC_CHILDREN). */
 static struct err *children(const struct process *p, pid_list *out)
@@ -43,15 +41,25 @@ static struct err *children(const struct process *p, pid_list *out)
 	return NULL;
 }
 
-static struct err *everyone(const struct process *p, pid_list *out)
+int proc_list(pid_list *out)
 {
 	DIR *d = opendir("/proc");
 	if (!d)
-		return process__err(p, 0, ERR_SYSTEM, errno, NULL, "/proc cannot be read");
+		return -errno;
 	for (struct dirent *e = readdir(d); e; e = readdir(d))
 		if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
 			vec__push(out, (pid_t)strtol(e->d_name, NULL, 10));
 	closedir(d);
+	return 0;
+}
+
+/* But for those who are known to share nothing. */
+static struct err *everyone(const struct process *p, pid_list *out)
+{
+	int r = proc_list(out);
+	if (r < 0)
+		return process__err(p, 0, ERR_SYSTEM, -r, NULL, "/proc cannot be read");
+	out->n = census__may_share(p->census, p->pid, out->items, out->n);
 	return NULL;
 }
 

@@ -232,6 +232,7 @@ struct err *target__open(pid_t pid, const struct plan_options *opt, struct targe
 	if (!e) {
 		process__trace_to(t->process, opt->trace);
 		process__keep_files_in(t->process, opt->files);
+		process__know_others(t->process, opt->census);
 		e = discover__libraries(t->process, opt->split_only ? DISCOVER_SPLIT : DISCOVER_ALL, &t->libraries);
 		process__did(t->process, "look", since, e,
 			     (struct trace_arg){.key = "libraries", .number = (int64_t)t->libraries.n});

@@ -83,6 +83,7 @@ struct plan_options {
 			 each find out anew, is found out before */
 	struct plan_cache *plans;
 	struct file_memo *files; /* of who works: one for all processes; may be NULL */
+	struct census *census;   /* likewise */
 	struct trace *trace;     /* of all that is done to the process from then on; may be NULL */
 };
 
