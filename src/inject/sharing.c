@@ -53,20 +53,43 @@ int proc_list(pid_list *out)
 	return 0;
 }
 
-/* But for those who are known to share nothing. */
-static struct err *everyone(const struct process *p, pid_list *out)
+/* A thread of it that has memory: a first thread that has ended has none (kernel/exit.c, exit_mm), like all kernel
+ * threads, and the census knows nothing of its process then. */
+static struct err *living_thread(const struct process *p, pid_t *out)
+{
+	FREE_CLEANUP pid_t *tids = NULL;
+	size_t n = 0;
+	struct thread_view v;
+	*out = p->pid;
+	TRY(process__look(p, p->pid, &v));
+	if (v.state != THREAD_DEAD)
+		return NULL;
+	TRY(process__threads(p, &tids, &n));
+	for (size_t i = 0; i < n; i++) {
+		TRY(process__look(p, tids[i], &v));
+		if (v.state != THREAD_DEAD) {
+			*out = tids[i];
+			return NULL;
+		}
+	}
+	return process__err(p, 0, ERR_GONE, 0, NULL, "it ended");
+}
+
+/* But for those who are known to share nothing with `own`. */
+static struct err *everyone(const struct process *p, pid_t own, pid_list *out)
 {
 	int r = proc_list(out);
 	if (r < 0)
 		return process__err(p, 0, ERR_SYSTEM, -r, NULL, "/proc cannot be read");
-	out->n = census__may_share(p->census, p->pid, out->items, out->n);
+	if (own == p->pid)
+		out->n = census__may_share(p->census, p->pid, out->items, out->n);
 	return NULL;
 }
 
-/* 1: shares, 0: does not, negative: cannot be told. */
-static int shares(const struct process *p, pid_t other)
+/* 1: shares, 0: does not, negative: cannot be told. `own` is a thread of p's. */
+static int shares(const struct process *p, pid_t own, pid_t other)
 {
-	long r = syscall(SYS_kcmp, p->pid, other, KCMP_VM, 0, 0);
+	long r = syscall(SYS_kcmp, own, other, KCMP_VM, 0, 0);
 	if (r == 0)
 		return 1;
 	if (r > 0 || errno == ESRCH)
@@ -111,10 +134,10 @@ bool thread_view__waits_for_vfork(const struct thread_view *v)
 }
 
 /* Do some of those that shared its memory a moment ago do so still? */
-static bool any_still_shares(const struct process *p, const pid_list *pids)
+static bool any_still_shares(const struct process *p, pid_t own, const pid_list *pids)
 {
 	for (size_t i = 0; i < pids->n; i++)
-		if (shares(p, pids->items[i]) != 0)
+		if (shares(p, own, pids->items[i]) != 0)
 			return true;
 	return false;
 }
@@ -123,11 +146,13 @@ struct err *process__shares_memory(const struct process *p, bool children_only)
 {
 	pid_list pids = {0}, sharing = {0};
 	VEC(char) found = {0};
-	struct err *e = children_only ? children(p, &pids) : everyone(p, &pids);
+	pid_t own;
+	TRY(living_thread(p, &own));
+	struct err *e = children_only ? children(p, &pids) : everyone(p, own, &pids);
 	for (size_t i = 0; !e && i < pids.n; i++) {
 		if (pids.items[i] == p->pid)
 			continue;
-		int r = shares(p, pids.items[i]);
+		int r = shares(p, own, pids.items[i]);
 		if (r < 0) {
 			e = process__err(p, 0, ERR_REFUSED, -r, NULL,
 					 "it cannot be told whether process %d shares its memory", pids.items[i]);
@@ -142,7 +167,7 @@ struct err *process__shares_memory(const struct process *p, bool children_only)
 	if (!e && found.n) {
 		vec__push(&found, '\0');
 		/* a vfork child may have gone its own way since */
-		if (waits_for_vfork(p) || !any_still_shares(p, &sharing))
+		if (waits_for_vfork(p) || !any_still_shares(p, own, &sharing))
 			e = process__err(p, 0, ERR_RETRY, 0, NULL, "a vfork child shares its memory: pid%s",
 					 found.items);
 		else

@@ -126,6 +126,23 @@ Test(process, whose_memory_is_shared)
 	scene__close(&s);
 }
 
+/* A thread that has ended has no memory, as kernel threads have none. */
+Test(process, whose_first_thread_has_ended)
+{
+	struct scene s = odd("dead_leader", NULL);
+	OK(process__shares_memory(s.p, true));
+	OK(process__shares_memory(s.p, false));
+	scene__close(&s);
+}
+
+Test(process, whose_first_thread_has_ended_and_whose_memory_is_shared)
+{
+	struct scene s = odd("dead_leader_shares", NULL);
+	REFUSED(process__shares_memory(s.p, true), ERR_REFUSED, "share its memory");
+	REFUSED(process__shares_memory(s.p, false), ERR_REFUSED, "share its memory");
+	scene__close(&s);
+}
+
 Test(process, that_waits_for_a_vfork_child)
 {
 	struct scene s = odd("vfork", NULL);
