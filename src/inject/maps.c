@@ -160,20 +160,30 @@ static bool same_mapping(const struct mapping *a, const struct mapping *b)
 	       a->dev_minor == b->dev_minor;
 }
 
-/* False when the kernel cannot be asked. */
-static bool query(int fd, const struct mapping *m, bool *same)
+static bool same_inode(const struct mapping *a, const struct mapping *b)
 {
-	struct procmap_query q = {.size = sizeof(q), .query_addr = m->range.start.v};
-	*same = false;
-	if (ioctl(fd, LLU_PROCMAP_QUERY, &q) < 0)
-		return errno == ENOENT; /* nothing is mapped there */
-	const struct mapping now = {.range = {taddr(q.vma_start), taddr(q.vma_end)},
-				    .offset = q.vma_offset,
-				    .inode = q.inode,
-				    .dev_major = q.dev_major,
-				    .dev_minor = q.dev_minor};
-	*same = same_mapping(m, &now);
-	return true;
+	return a->inode == b->inode && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
+}
+
+/* What is mapped at `a`, but for its path and rights. False when the kernel cannot be asked. */
+static bool query(int fd, taddr_t a, struct mapping *out, bool *any)
+{
+	struct procmap_query q = {.size = sizeof(q), .query_addr = a.v};
+	*any = ioctl(fd, LLU_PROCMAP_QUERY, &q) == 0;
+	*out = (struct mapping){.range = {taddr(q.vma_start), taddr(q.vma_end)},
+				.offset = q.vma_offset,
+				.inode = q.inode,
+				.dev_major = q.dev_major,
+				.dev_minor = q.dev_minor};
+	return *any || errno == ENOENT;
+}
+
+static bool is_still_there(int fd, const struct mapping *m, bool *same)
+{
+	struct mapping now;
+	bool any, answered = query(fd, m->range.start, &now, &any);
+	*same = answered && any && same_mapping(m, &now);
+	return answered;
 }
 
 struct err *process__still_mapped(const struct process *p, const struct mapping *const *m, size_t n, bool *out)
@@ -183,7 +193,7 @@ struct err *process__still_mapped(const struct process *p, const struct mapping 
 	bool answered = fd >= 0;
 	*out = true;
 	for (size_t i = 0; answered && *out && i < n; i++)
-		answered = query(fd, m[i], out);
+		answered = is_still_there(fd, m[i], out);
 	if (answered)
 		return NULL;
 	TRY(process__maps(p, &now));
@@ -191,6 +201,34 @@ struct err *process__still_mapped(const struct process *p, const struct mapping 
 	for (size_t i = 0; *out && i < n; i++)
 		*out = same_mapping(m[i], mappings__at(&now, m[i]->range.start));
 	mappings__free(&now);
+	return NULL;
+}
+
+static bool same_file_or_none(const struct mapping *then, const struct mapping *now)
+{
+	return then && now ? same_inode(then, now) : !then && !now;
+}
+
+struct err *process__same_files(const struct process *p, const struct mappings *then, const taddr_t *at, size_t n,
+				bool *out)
+{
+	CLOSE_CLEANUP int fd = openat(p->dirfd, "maps", O_RDONLY | O_CLOEXEC);
+	struct mappings maps;
+	bool answered = fd >= 0;
+	*out = true;
+	for (size_t i = 0; answered && *out && i < n; i++) {
+		struct mapping now;
+		bool any;
+		answered = query(fd, at[i], &now, &any);
+		*out = answered && same_file_or_none(mappings__at(then, at[i]), any ? &now : NULL);
+	}
+	if (answered)
+		return NULL;
+	TRY(process__maps(p, &maps));
+	*out = true;
+	for (size_t i = 0; *out && i < n; i++)
+		*out = same_file_or_none(mappings__at(then, at[i]), mappings__at(&maps, at[i]));
+	mappings__free(&maps);
 	return NULL;
 }
 

@@ -104,6 +104,10 @@ const struct mapping *mappings__at(const struct mappings *m, taddr_t a);
 MUST_CHECK struct err *process__still_mapped(const struct process *p, const struct mapping *const *m, size_t n,
 					     bool *out);
 
+/* Is the same file mapped at each of these addresses as it was then, or none, as then? Quick likewise. */
+MUST_CHECK struct err *process__same_files(const struct process *p, const struct mappings *then, const taddr_t *at,
+					   size_t n, bool *out);
+
 /* Opens the file behind a mapping read-only through /proc/PID/map_files, also when it is deleted or
  * in another mount namespace; without CAP_CHECKPOINT_RESTORE falls back to its path in the
  * process's root and accepts it only when device and inode agree. The caller closes the fd. */

@@ -214,25 +214,26 @@ static struct err *unless_unreadable(struct err *e)
 	return NULL;
 }
 
-/* Are the lists and the mappings still those that were read? */
+static bool same_object(const struct object *a, const struct object *b)
+{
+	return a->at.v == b->at.v && a->bias.v == b->bias.v && a->space == b->space && strcmp(a->name, b->name) == 0;
+}
+
+/* Are the lists and the files mapped still those that were read? */
 static struct err *is_as_it_was(const struct linkmap *m, bool *same)
 {
 	object_list now = {0};
-	struct mappings maps = {0};
 	bool by_name, calm;
 	struct err *e = read_objects(m->p, &now, &by_name, &calm);
-	if (!e)
-		e = process__maps(m->p, &maps);
 	*same = !e && calm && now.n == m->objects.n;
-	for (size_t i = 0; *same && i < now.n; i++) {
-		const struct object *a = &now.items[i], *b = &m->objects.items[i];
-		const struct mapping *at_a = mappings__at(&maps, a->bias), *at_b = mappings__at(&m->maps, b->bias);
-		*same = a->at.v == b->at.v && a->bias.v == b->bias.v && a->space == b->space &&
-			strcmp(a->name, b->name) == 0 && !at_a == !at_b &&
-			(!at_a || (at_a->inode == at_b->inode && at_a->dev_major == at_b->dev_major &&
-				   at_a->dev_minor == at_b->dev_minor));
-	}
-	mappings__free(&maps);
+	for (size_t i = 0; *same && i < now.n; i++)
+		*same = same_object(&now.items[i], &m->objects.items[i]);
+	FREE_CLEANUP taddr_t *at = xcalloc(now.n, sizeof(*at));
+	for (size_t i = 0; i < now.n; i++)
+		at[i] = now.items[i].bias;
+	if (*same)
+		e = process__same_files(m->p, &m->maps, at, now.n, same);
+	*same = *same && !e;
 	free_objects(&now);
 	return unless_unreadable(e);
 }
