@@ -42,7 +42,8 @@ static void print(const struct llu_recovered *r)
 static int clean_up(void)
 {
 	struct llu_recovery *all;
-	struct llu_error *e = llu_recovery__run(&all);
+	const struct llu_recovery_options opt = {.size = sizeof(opt), .own_process = true};
+	struct llu_error *e = llu_recovery__run(&opt, &all);
 	int code = EXIT_DONE;
 	for (size_t i = 0; i < llu_recovery__n(all); i++) {
 		const struct llu_recovered *r = llu_recovery__item(all, i);

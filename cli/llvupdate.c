@@ -13,7 +13,7 @@
 /* All others are enum llu_status. */
 enum { EXIT_USAGE = 2 };
 
-enum { TRIES_MAX = 10, TIMEOUT_MAX_S = 300, PAUSE_BETWEEN_TRIES_S = 10 };
+enum { PAUSE_BETWEEN_TRIES_S = 10 };
 
 struct pid_list {
 	pid_t *items;
@@ -161,12 +161,12 @@ static int parse(int argc, char **argv, struct options *o)
 				return wrong("-e wants process ids");
 			break;
 		case 'n':
-			if (!parse_number(optarg, 1, TRIES_MAX, &n))
+			if (!parse_number(optarg, 1, LLU_TRIES_MAX, &n))
 				return wrong("-n wants a number from 1 to 10");
 			o->tries = (unsigned)n;
 			break;
 		case 't':
-			if (!parse_number(optarg, 1, TIMEOUT_MAX_S, &n))
+			if (!parse_number(optarg, 1, LLU_TIMEOUT_MAX_S, &n))
 				return wrong("-t wants seconds from 1 to 300");
 			o->llu.timeout_s = (unsigned)n;
 			break;
@@ -345,6 +345,7 @@ static int run(struct options *o)
 	o->llu.context = &end;
 	o->llu.pids = o->pids.items;
 	o->llu.n_pids = o->pids.n;
+	o->llu.all = o->pids.n == 0;
 	o->llu.except = o->except.items;
 	o->llu.n_except = o->except.n;
 	o->llu.packages = o->json;

@@ -4,7 +4,6 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,23 +13,13 @@
 #include "report/files.h"
 #include "report/journal.h"
 
-enum { TIMEOUT_S = 30, TIMEOUT_MAX_S = 300 };
+enum { TIMEOUT_S = 30 };
 
 /* ---- making one ---- */
 
-/* The links of a folder of threads are theirs and two more (fs/proc/base.c, proc_task_getattr()). */
-static bool has_threads(void)
+static struct err *check_forking(const struct llu_operation *x)
 {
-	struct stat st;
-	return stat("/proc/self/task", &st) == 0 && st.st_nlink > 3;
-}
-
-static struct err *check_threads(const struct llu_operation *x)
-{
-	if (x->opt.own_process || !has_threads())
-		return NULL;
-	return err__new(ERR_REFUSED, 0, NULL, "start a program that has one thread, or llvupdate --json",
-			"this program has several threads, and an operation forks processes");
+	return x->opt.own_process ? NULL : api__check_forking();
 }
 
 static bool listed(const pid_t *pids, size_t n, pid_t pid)
@@ -63,29 +52,34 @@ static void add_all(struct llu_operation *x, const struct llu_options *opt)
 
 static struct err *check_options(const struct llu_options *o)
 {
-	if (o->timeout_s > TIMEOUT_MAX_S)
-		return err__new(ERR_USAGE, 0, NULL, NULL, "a timeout of %u s is longer than %d s", o->timeout_s,
-				TIMEOUT_MAX_S);
-	if (o->n_pids && o->n_except)
-		return err__new(ERR_USAGE, 0, NULL, NULL, "processes are left out of all, not of those that are named");
-	for (size_t i = 0; i < o->n_pids; i++)
+	const char *wrong = NULL;
+	if (o->timeout_s > LLU_TIMEOUT_MAX_S)
+		wrong = "the timeout is too long";
+	else if (o->all && (o->pids || o->n_pids))
+		wrong = "it is all processes or those that are named, not both";
+	else if (!o->all && (!o->pids || !o->n_pids))
+		wrong = "no process is named";
+	else if (o->n_except && (!o->all || !o->except))
+		wrong = "processes are left out of all, not of those that are named";
+	for (size_t i = 0; !wrong && i < o->n_pids; i++)
 		if (o->pids[i] <= 0)
-			return err__new(ERR_USAGE, 0, NULL, NULL, "%d is no PID", o->pids[i]);
-	return NULL;
+			wrong = "what is named is no PID";
+	return wrong ? err__new(ERR_USAGE, 0, NULL, NULL, "%s", wrong) : NULL;
 }
 
 static struct err *new_operation(const struct llu_options *given, struct llu_operation **out)
 {
 	struct llu_operation x = {.since = clock_ns()};
 	TRY(api__options(given, &x.opt, sizeof(x.opt)));
+	TRY(api__reserved(x.opt.reserved, sizeof(x.opt.reserved)));
 	TRY(check_options(&x.opt));
-	TRY(check_threads(&x));
+	TRY(api__check_program());
+	TRY(check_forking(&x));
 	TRY(process__check_proc());
 	const struct llu_options *o = &x.opt;
-	x.all = o->n_pids == 0;
 	for (size_t i = 0; i < o->n_pids; i++)
 		add_job(&x, o->pids[i]);
-	if (x.all)
+	if (o->all)
 		add_all(&x, o);
 	x.overrules = overrules__read(o->overrule ? o->overrule : OVERRULE_FILE, o->overrule);
 	x.opt.overrule = NULL;
@@ -219,7 +213,7 @@ LLU_API bool llu_operation__write_json(const struct llu_operation *x, FILE *to)
 {
 	LOCALE_SCOPE;
 	report__json(to, x->opt.preview ? "preview" : "update", x->records.items, x->records.n,
-		     x->jobs.n - x->records.n + x->all, (int)llu_operation__status(x));
+		     x->jobs.n - x->records.n + x->opt.all, (int)llu_operation__status(x));
 	return fflush(to) == 0 && !ferror(to);
 }
 
@@ -259,7 +253,7 @@ static struct err *look(struct llu_operation *x)
 {
 	if (x->crew)
 		return err__new(ERR_USAGE, 0, NULL, NULL, "an operation looks once");
-	TRY(check_threads(x));
+	TRY(check_forking(x));
 	const struct llu_options *o = &x->opt;
 	x->plan = (struct plan_options){.require_proof = o->require_proof,
 					.split_only = o->split_only,
@@ -271,7 +265,7 @@ static struct err *look(struct llu_operation *x)
 	    .update = {.timeout_s = o->timeout_s ? o->timeout_s : TIMEOUT_S, .strict = o->strict},
 	    .owners = o->packages,
 	};
-	const struct crew_options crew = {.all = x->all, .restarts = o->preview, .guest = !o->own_process};
+	const struct crew_options crew = {.all = o->all, .restarts = o->preview, .guest = !o->own_process};
 	const struct crew_watch watch = {.waits = say_waits, .context = x};
 	x->crew = crew__new(&x->jobs, &crew, &work, &x->plan);
 	crew__look(x->crew, &watch);
@@ -292,7 +286,7 @@ static struct err *try_once(struct llu_operation *x)
 				!x->crew  ? "an operation looks first"
 				: x->over ? "the operation is over"
 					  : "a preview tries nothing");
-	TRY(check_threads(x));
+	TRY(check_forking(x));
 	const struct crew_watch watch = {
 	    .prepared = say_prepared, .waits = say_waits, .stop = is_stopped, .context = x};
 	size_t before = report__summarise(x->records.items, x->records.n).success;

@@ -8,7 +8,6 @@
 
 struct llu_operation {
 	struct llu_options opt; /* without the lists */
-	bool all;               /* no process was named */
 	job_list jobs;
 	struct overrules *overrules;
 	struct plan_cache *plans;
@@ -20,7 +19,7 @@ struct llu_operation {
 	struct report report;
 	unsigned n_try, of_tries; /* of_tries 0: not known */
 	uint64_t since;           /* clock.h */
-	bool stopped; /* opt.stop has said so */
+	bool stopped;             /* opt.stop has said so */
 	bool over;
 };
 

@@ -7,7 +7,7 @@ LLU_API void llu_operation__say_preview(struct llu_operation *x)
 	report__say(&x->report, "llvupdate preview\n");
 	for (size_t i = 0; i < x->records.n; i++)
 		report__say(&x->report, "%s", x->records.items[i].preview);
-	if (x->all) {
+	if (x->opt.all) {
 		size_t left_out[LEFT_OUT_KINDS];
 		job_list__left_out(&x->jobs, left_out);
 		report__left_out(&x->report, left_out);

@@ -1,7 +1,10 @@
 /* What is no operation: cleaning up, libraries, the view of a process, configuration. See llu.h. */
 #include "api/api.h"
 
+#include <errno.h>
+
 #include "config/lvupdate_data.h"
+#include "crew/clean_up.h"
 #include "image/overrule.h"
 #include "image/split_file.h"
 #include "remap/recover.h"
@@ -15,11 +18,23 @@ struct llu_recovery {
 	VEC(struct llu_recovered) views;
 };
 
-LLU_API struct llu_error *llu_recovery__run(struct llu_recovery **out)
+static struct err *recover(const struct llu_recovery_options *given, recovery_list *list)
+{
+	struct llu_recovery_options opt;
+	TRY(api__options(given, &opt, sizeof(opt)));
+	TRY(api__reserved(opt.reserved, sizeof(opt.reserved)));
+	TRY(api__check_program());
+	if (opt.own_process)
+		return recover__all(list);
+	TRY(api__check_forking());
+	return clean_up__all(list);
+}
+
+LLU_API struct llu_error *llu_recovery__run(const struct llu_recovery_options *opt, struct llu_recovery **out)
 {
 	LOCALE_SCOPE;
 	struct llu_recovery *r = *out = xcalloc(1, sizeof(*r));
-	struct err *e = recover__all(&r->list);
+	struct err *e = recover(opt, &r->list);
 	for (size_t i = 0; i < r->list.n; i++) {
 		const struct recovery *x = &r->list.items[i];
 		vec__push(&r->views, (struct llu_recovered){.pid = x->pid,
@@ -57,7 +72,8 @@ LLU_API void llu_recovery__free(struct llu_recovery *r)
 LLU_API struct llu_error *llu_split(const char *in, const char *out, const char *like)
 {
 	LOCALE_SCOPE;
-	return api__error(split_file__make(in, out, like));
+	struct err *e = api__check_program();
+	return api__error(e ? e : split_file__make(in, out, like));
 }
 
 struct llu_plan {
@@ -69,6 +85,8 @@ static struct err *make_plan(const char *old_path, const char *new_path, const s
 {
 	struct llu_check_options opt;
 	TRY(api__options(given, &opt, sizeof(opt)));
+	TRY(api__reserved(opt.reserved, sizeof(opt.reserved)));
+	TRY(api__check_program());
 	TRY(file_plan__make(old_path, new_path, opt.unprepared, out));
 	struct overrules *overrules = overrules__read(opt.overrule ? opt.overrule : OVERRULE_FILE, opt.overrule);
 	overrules__apply(overrules, out->plan);
@@ -107,6 +125,10 @@ LLU_API bool llu_plan__write_text(const struct llu_plan *p, FILE *to)
 LLU_API bool llu_plan__write_json(const struct llu_plan *p, const struct llu_error *e, FILE *to)
 {
 	LOCALE_SCOPE;
+	if (!p && !e) {
+		errno = EINVAL;
+		return false;
+	}
 	if (p)
 		report__plan_json(to, p->files.plan);
 	else

@@ -101,7 +101,7 @@ struct err *trusted__read(const char *path, size_t max, char **text, size_t *len
 int trusted__create(const char *path)
 {
 	struct stat st;
-	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (fd >= 0 || errno != EEXIST || lstat(path, &st) < 0 || !S_ISCHR(st.st_mode))
 		return fd;
 	/* not waiting, should it have become a pipe meanwhile */

@@ -13,8 +13,9 @@
  * is none). */
 MUST_CHECK struct err *trusted__read(const char *path, size_t max, char **text, size_t *len);
 
-/* Opens a file for writing that is made now, readable as the umask says, whoever else may write to the folder it is in:
- * what is there already is not written to, and symbolic links are not followed at its end. A character device
+/* Opens a file for writing that is made now, readable to all unless the umask says otherwise and writable to its owner,
+ * whoever else may write to the folder it is in: what is there already is not written to, and symbolic links are not
+ * followed at its end. A character device
  * (/dev/null) is opened as it is. -1 and errno (EEXIST when there is something else). */
 int trusted__create(const char *path);
 

@@ -20,6 +20,9 @@ enum message {
 	MESSAGE_KEPT,     /* the worker is free: somebody else keeps the process from now on (struct kept) */
 	MESSAGE_PREPARED, /* the first half of a try is over */
 	MESSAGE_RECORD,   /* what is to be said now: a record's bytes */
+	/* from who cleans up (clean_up.c) */
+	MESSAGE_RECOVERED, /* something that was found */
+	MESSAGE_OVER,      /* that was all */
 };
 
 struct order {

@@ -47,7 +47,7 @@ struct crew {
 	size_t prepared; /* in this try */
 	unsigned replaced;
 	uint64_t looked_after; /* when that was last */
-	struct rlimit files;   /* as it was; all zero: it was not changed */
+	rlim_t files;          /* the limit as it was; 0: it was not changed */
 };
 
 /* ---- workers ---- */
@@ -86,7 +86,7 @@ static bool start_worker(struct crew *c, struct worker_process *w)
 	*w = (struct worker_process){0};
 	if (!channel__new(ends))
 		return false;
-	pid_t pid = fork();
+	pid_t pid = child__fork();
 	if (pid == 0) {
 		const int keep[] = {ends[1], c->turns, trace__file(c->plan->trace)};
 		if (c->is.guest)
@@ -471,8 +471,18 @@ static void allow_files(struct crew *c)
 	struct rlimit r;
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= r.rlim_max)
 		return;
-	c->files = r;
+	c->files = r.rlim_cur;
 	r.rlim_cur = r.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* Unless somebody has changed it meanwhile. */
+static void restore_files(const struct crew *c)
+{
+	struct rlimit r;
+	if (!c->files || getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur != r.rlim_max)
+		return;
+	r.rlim_cur = c->files;
 	(void)setrlimit(RLIMIT_NOFILE, &r);
 }
 
@@ -576,8 +586,7 @@ void crew__free(struct crew *c)
 			free(end_worker(&c->workers[i]));
 	if (c->turns >= 0)
 		close(c->turns);
-	if (c->files.rlim_max)
-		(void)setrlimit(RLIMIT_NOFILE, &c->files);
+	restore_files(c);
 	file_memo__free(c->plan->files);
 	c->plan->files = NULL;
 	scan__free(c->opt.scan);

@@ -9,7 +9,7 @@
  *     crew__free()
  *
  * All calls are one thread's, and the processes of an operation die with it. They are children of this process, known
- * by their PIDs: no other child is waited for, and nobody else must wait for them.
+ * by their PIDs: no other child is waited for (child.h).
  */
 #ifndef LLU_CREW_CREW_H
 #define LLU_CREW_CREW_H

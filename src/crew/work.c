@@ -56,6 +56,34 @@ static bool leave_out_init(struct report_target *t)
 	return true;
 }
 
+static bool has_libllu(const struct process *p)
+{
+	static const char name[] = "/libllu.so.";
+	struct mappings maps;
+	bool has = false;
+	ERR_CLEANUP struct err *e = process__maps(p, &maps);
+	if (e)
+		return false; /* nor can it be updated */
+	for (size_t i = 0; i < maps.n; i++) {
+		const char *slash = strrchr(maps.items[i].path, '/');
+		has = has || (slash && strncmp(slash, name, strlen(name)) == 0);
+	}
+	mappings__free(&maps);
+	return has;
+}
+
+/* A program with libllu may have other processes stand still for it at any moment. */
+static void refuse_users_of_libllu(struct report_target *t)
+{
+	if (!t->target || !target__outdated(t->target) || !has_libllu(t->target->process))
+		return;
+	FREE_CLEANUP char *who = xasprintf("pid %d", t->pid);
+	target__close(t->target);
+	t->target = NULL;
+	t->error = err__new(ERR_REFUSED, 0, who, "restart it",
+			    "it has libllu loaded, and may be at work on other processes itself");
+}
+
 /* As in /proc/PID/comm. */
 static char *name_of(pid_t pid)
 {
@@ -130,6 +158,7 @@ bool work__look(const struct work_options *opt, pid_t pid, bool all, struct repo
 	struct watchdog *w = watch(opt, pid, "looking at it", WORK_LOOK_MAX_S, WORK_LOOK_TOO_LONG);
 	out->error = target__open(pid, opt->plan, &out->target);
 	bool init = leave_out_init(out);
+	refuse_users_of_libllu(out);
 	bool nothing = all && (init || (out->error && says_nothing(pid, out->error, &out->left_out)));
 	if (!init)
 		look_around(opt, out, nothing);

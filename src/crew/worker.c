@@ -10,6 +10,7 @@
 
 #include "crew/channel.h"
 #include "crew/child.h"
+#include "crew/guest.h"
 #include "inject/census.h"
 
 /* For so few updates it is not worth while to look at all processes beforehand (inject/census.h). */
@@ -161,11 +162,7 @@ void worker__run(int control, int turns, pid_t parent, const struct work_options
 	size_t len;
 	int channel;
 	die_with(parent);
-	/* Whoever ends the command by these reaches us, too (a terminal, pkill); it says when there is no more to do.
-	 */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
+	guest__ignore_signals();
 	plan_cache__take_turns(plan->plans, w.turns);
 	while (channel__receive(control, &m, &bytes, &len, &channel)) {
 		struct order o;

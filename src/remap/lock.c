@@ -22,7 +22,7 @@ struct lock {
 
 struct err *lock__folder(char **out)
 {
-	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
 	char *where = geteuid() == 0               ? xstrdup("/run/llu")
 		      : runtime && *runtime == '/' ? xasprintf("%s/llu", runtime)
 						   : xasprintf("/tmp/llu-%u", geteuid());

@@ -26,7 +26,7 @@ static char *folder(void)
 {
 	if (geteuid() == 0)
 		return xstrdup("/var/cache/llu");
-	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	const char *cache = secure_getenv("XDG_CACHE_HOME"), *home = secure_getenv("HOME");
 	if (cache && *cache == '/')
 		return xasprintf("%s/llu", cache);
 	return xasprintf("%s/.cache/llu", home ? home : "");

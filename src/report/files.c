@@ -16,7 +16,7 @@ enum { SAME_SECOND_MAX = 1000 };
 
 static char *in_folder(const char *name)
 {
-	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	const char *state = secure_getenv("XDG_STATE_HOME"), *home = secure_getenv("HOME");
 	if (geteuid() == 0)
 		return xasprintf("/var/log/liveupdate/%s", name);
 	if (state && *state == '/')
@@ -60,6 +60,9 @@ static void keep_former(const char *path)
 struct err *report__open_log(const char *asked, FILE **out)
 {
 	FREE_CLEANUP char *path = asked ? xstrdup(asked) : in_folder("llvupdlog");
+	*out = NULL;
+	if (!*path)
+		return err__new(ERR_USAGE, 0, NULL, NULL, "the log has no name");
 	make_folders_of(path);
 	keep_former(path);
 	int fd = trusted__create(path);
@@ -71,6 +74,9 @@ struct err *report__open_trace(const char *asked, struct trace **out)
 {
 	FREE_CLEANUP char *path = asked ? xstrdup(asked) : in_folder("trace_llu/trcfileLLU");
 	FREE_CLEANUP char *folder = xstrdup(path);
+	*out = NULL;
+	if (!*path)
+		return err__new(ERR_USAGE, 0, NULL, NULL, "the trace has no name");
 	char *slash = strrchr(folder, '/');
 	if (slash && slash != folder) {
 		*slash = 0;

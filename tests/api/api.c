@@ -4,6 +4,8 @@
 #include <llu.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "scene.h"
 
@@ -64,6 +66,7 @@ Test(api, leaves_the_program_as_it_was)
 	struct result r = host_update(&s, NULL);
 	cr_assert_eq(r.exit_code, 0, "%s%s", r.out, r.err);
 	has_line(&r, "pipe own");
+	has_line(&r, "children there, not seen");
 	has_line(&r, "handlers stayed here, limit as before, children gone");
 	result__free(&r);
 }
@@ -73,7 +76,7 @@ Test(api, refuses_a_program_with_threads)
 	struct scene s = outdated();
 	struct result r = host_update(&s, (const char *const[]){"threads", NULL, NULL});
 	cr_assert_eq(r.exit_code, 1);
-	has_line(&r, path_of("error %d: this program has several threads, and an operation forks processes",
+	has_line(&r, path_of("error %d: this program has several threads, and processes would be forked from it",
 			     LLU_ERROR_REFUSED));
 	has_line(&r, "hint: start a program that has one thread, or llvupdate --json");
 	target__rounds(s.target, 3, 1);
@@ -103,6 +106,36 @@ Test(api, writes_numbers_as_readers_want_them)
 
 /* ---- what must not be done ---- */
 
+/* It may have other processes stand still for it. */
+Test(api, programs_that_use_it_are_not_updated)
+{
+#ifdef __SANITIZE_ADDRESS__
+	cr_skip_test("libllu with AddressSanitizer cannot be loaded into another program");
+#endif
+	struct scene s = scene__prepare("libstate.so.1", fixture_library("v1", "libstate.so.1"), BY_RENAME);
+	setenv("LD_PRELOAD", COMMAND_DIR "/libllu.so.0", 1);
+	scene__start(&s, (const char *const[]){FIXTURE_DIR "/state_driver", NULL});
+	unsetenv("LD_PRELOAD");
+	scene__install(&s, "v2");
+	scene__refuse(&s, "it has libllu loaded, and may be at work on other processes itself");
+	target__rounds(s.target, 3, 1);
+}
+
+Test(api, refuses_a_program_with_more_rights_than_its_user)
+{
+	const char *program = path_of("%s/api_host", temp_dir());
+	if (geteuid() != 0)
+		cr_skip_test("only root can make a program of another group");
+	file__copy(BUILD_DIR "/tests/api/api_host", program);
+	cr_assert(chown(program, 0, 42) == 0 && chmod(program, 02755) == 0);
+	struct result r = command__run((const char *const[]){program, "misuse", NULL}, 60);
+	cr_assert_eq(r.exit_code, 1, "%s%s", r.out, r.err);
+	has_line(&r, path_of("options of before: error %d: this program has more rights than who has started it "
+			     "(set-user-ID, set-group-ID or file capabilities)",
+			     LLU_ERROR_REFUSED));
+	result__free(&r);
+}
+
 Test(api, says_that_a_document_is_not_written)
 {
 	struct result r = host((const char *const[]){"preview", "/dev/full", NULL});
@@ -126,10 +159,20 @@ Test(api, refuses_misuse)
 	has_line(&r, path_of("trace behind the look: %sa trace begins before the look, and once", usage));
 	has_line(&r, path_of("try behind the end: %sthe operation is over", usage));
 	has_line(&r, "process 7: none");
-	has_line(&r, path_of("PID 0: %s0 is no PID", usage));
-	has_line(&r, path_of("long timeout: %sa timeout of 301 s is longer than 300 s", usage));
+	has_line(&r, path_of("PID 0: %swhat is named is no PID", usage));
+	has_line(&r, path_of("long timeout: %sthe timeout is too long", usage));
 	has_line(&r,
 		 path_of("all but one of one: %sprocesses are left out of all, not of those that are named", usage));
+	has_line(&r, path_of("nobody: %sno process is named", usage));
+	has_line(&r, path_of("an empty list: %sno process is named", usage));
+	has_line(&r, path_of("no options: %sno process is named", usage));
+	has_line(&r, path_of("all and one: %sit is all processes or those that are named, not both", usage));
+	has_line(&r, path_of("reserved: %swhat is reserved is not zero", usage));
+	has_line(&r, path_of("a wild size: %sthe options do not say their size", usage));
+	const char *closed = path_of("error %d: file descriptor 0 of this program is closed", LLU_ERROR_REFUSED);
+	has_line(&r, path_of("no standard input: %s", closed));
+	has_line(&r, path_of("no standard input to recover: %s", closed));
+	has_line(&r, "no plan and no error: not written");
 	result__free(&r);
 }
 

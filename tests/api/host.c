@@ -2,6 +2,7 @@
  *
  *     api_host update PID [threads | locale NAME]     preview and update; says what it saw
  *     api_host preview FILE                           JSON of a preview of all
+ *     api_host recover                                cleans up; says what it did
  *     api_host misuse                                 what must be refused, a line each
  *     api_host plan OLD NEW                           can NEW take over?
  */
@@ -69,6 +70,16 @@ static bool is_shared(int ends[2])
 	return poll(&p, 1, 0) == 0;
 }
 
+static bool has_children(void)
+{
+	char list[64];
+	FILE *f = fopen("/proc/thread-self/children", "r");
+	bool any = f && fread(list, 1, sizeof(list), f) > 0;
+	if (f)
+		fclose(f);
+	return any;
+}
+
 /* ---- an update ---- */
 
 static struct llu_error *step_by_step(struct llu_operation *x, int ends[2])
@@ -80,6 +91,8 @@ static struct llu_error *step_by_step(struct llu_operation *x, int ends[2])
 	printf("looked: %zu, outcome %d, pending %zu\n", llu_operation__n_processes(x), p ? (int)p->outcome : -1,
 	       llu_operation__pending(x));
 	printf("pipe %s\n", is_shared(ends) ? "shared" : "own");
+	printf("children %s, %s\n", has_children() ? "there" : "not there",
+	       waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD ? "not seen" : "seen");
 	for (int tries = 0; !e && tries < 3 && llu_operation__pending(x) > 0; tries++)
 		e = llu_operation__try(x);
 	return e;
@@ -111,8 +124,7 @@ static int update(pid_t pid)
 	llu_operation__free(x);
 	getrlimit(RLIMIT_NOFILE, &after);
 	printf("handlers %s, limit %s, children %s\n", *handled_elsewhere ? "ran elsewhere" : "stayed here",
-	       after.rlim_cur == before.rlim_cur ? "as before" : "changed",
-	       waitpid(-1, NULL, 0) < 0 && errno == ECHILD ? "gone" : "left");
+	       after.rlim_cur == before.rlim_cur ? "as before" : "changed", has_children() ? "left" : "gone");
 	return 0;
 }
 
@@ -120,7 +132,7 @@ static int update(pid_t pid)
 
 static int preview(const char *path)
 {
-	struct llu_options opt = {.size = sizeof(opt), .preview = true};
+	struct llu_options opt = {.size = sizeof(opt), .all = true, .preview = true};
 	struct llu_operation *x;
 	struct llu_error *e = llu_operation__new(&opt, &x);
 	if (!e)
@@ -137,6 +149,22 @@ static int preview(const char *path)
 	return 0;
 }
 
+static int recover(void)
+{
+	struct llu_recovery *r;
+	have_handlers();
+	struct llu_error *e = llu_recovery__run(NULL, &r);
+	for (size_t i = 0; i < llu_recovery__n(r); i++) {
+		const struct llu_recovered *x = llu_recovery__item(r, i);
+		printf("%d %s: %s: %s%s\n", x->pid, x->name ? x->name : "-", x->library ? x->library : "-",
+		       x->failed ? "failed: " : "", x->text);
+	}
+	llu_recovery__free(r);
+	printf("handlers %s, children %s\n", *handled_elsewhere ? "ran elsewhere" : "stayed here",
+	       has_children() ? "left" : "gone");
+	return e ? fail(e) : 0;
+}
+
 static void refused(const char *what, struct llu_error *e)
 {
 	printf("%s: ", what);
@@ -151,9 +179,10 @@ static int misuse(void)
 	struct {
 		struct llu_options known;
 		char more[16];
-	} later = {.known = {.size = sizeof(later)}};
+	} later = {.known = {.size = sizeof(later), .all = true}};
 	struct llu_options opt = {0};
 	struct llu_operation *x = NULL;
+	struct llu_recovery *r = NULL;
 	pid_t pid = getpid(), none = 0;
 	refused("no size", llu_operation__new(&opt, &x));
 	refused("later options, unused", llu_operation__new(&later.known, &x));
@@ -162,6 +191,8 @@ static int misuse(void)
 	refused("later options, used", llu_operation__new(&later.known, &x));
 	opt = (struct llu_options){.size = offsetof(struct llu_options, except), .pids = &pid, .n_pids = 1};
 	refused("options of before", llu_operation__new(&opt, &x));
+	if (!x) /* this program may not do it: why was said */
+		return 1;
 	refused("try before the look", llu_operation__try(x));
 	refused("look", llu_operation__look(x));
 	refused("look again", llu_operation__look(x));
@@ -172,10 +203,27 @@ static int misuse(void)
 	llu_operation__free(x);
 	opt = (struct llu_options){.size = sizeof(opt), .pids = &none, .n_pids = 1};
 	refused("PID 0", llu_operation__new(&opt, &x));
-	opt = (struct llu_options){.size = sizeof(opt), .timeout_s = 301};
+	opt = (struct llu_options){.size = sizeof(opt), .all = true, .timeout_s = 301};
 	refused("long timeout", llu_operation__new(&opt, &x));
 	opt = (struct llu_options){.size = sizeof(opt), .pids = &pid, .n_pids = 1, .except = &pid, .n_except = 1};
 	refused("all but one of one", llu_operation__new(&opt, &x));
+	opt = (struct llu_options){.size = sizeof(opt)};
+	refused("nobody", llu_operation__new(&opt, &x));
+	opt = (struct llu_options){.size = sizeof(opt), .pids = &pid};
+	refused("an empty list", llu_operation__new(&opt, &x));
+	refused("no options", llu_operation__new(NULL, &x));
+	opt = (struct llu_options){.size = sizeof(opt), .all = true, .pids = &pid, .n_pids = 1};
+	refused("all and one", llu_operation__new(&opt, &x));
+	opt = (struct llu_options){.size = sizeof(opt), .all = true, .reserved = {0, 0, 1}};
+	refused("reserved", llu_operation__new(&opt, &x));
+	opt = (struct llu_options){.size = 1 << 20, .all = true};
+	refused("a wild size", llu_operation__new(&opt, &x));
+	opt = (struct llu_options){.size = sizeof(opt), .all = true};
+	close(0);
+	refused("no standard input", llu_operation__new(&opt, &x));
+	refused("no standard input to recover", llu_recovery__run(NULL, &r));
+	llu_recovery__free(r);
+	printf("no plan and no error: %s\n", llu_plan__write_json(NULL, NULL, stdout) ? "written" : "not written");
 	llu_operation__free(NULL);
 	llu_error__free(NULL);
 	llu_plan__free(NULL);
@@ -206,6 +254,8 @@ int main(int argc, char **argv)
 		return update((pid_t)strtol(argv[2], NULL, 10));
 	if (strcmp(what, "preview") == 0)
 		return preview(argv[2]);
+	if (strcmp(what, "recover") == 0)
+		return recover();
 	if (strcmp(what, "misuse") == 0)
 		return misuse();
 	return strcmp(what, "plan") == 0 ? plan(argv[2], argv[3]) : 2;

@@ -105,6 +105,21 @@ Test(cllvupdate, says_what_it_did)
 	bed__updated(&b, 2, "cleaned up");
 }
 
+/* By libllu, in a program that waits for whatever there is when it hears of children. */
+Test(cllvupdate, by_the_library)
+{
+	struct bed b = leave_half_way();
+	struct result r = command__run((const char *const[]){BUILD_DIR "/tests/api/api_host", "recover", NULL}, 60);
+	cr_assert_eq(r.exit_code, 0, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_assert(text__has(r.out, path_of("(^|\n)%d witness_driver: [^ ]*/liblower.so.1: the update was taken back\n",
+					   target__pid(b.target))),
+		  "%s", r.out);
+	cr_assert(text__has(r.out, "\nhandlers stayed here, children gone\n"), "%s", r.out);
+	result__free(&r);
+	cr_assert(!bed__cleaned_up(&b, "cleaned up"));
+	bed__is(&b, 1, "cleaned up");
+}
+
 Test(cllvupdate, does_not_need_the_journal)
 {
 	struct bed b = leave_half_way();
@@ -272,6 +287,17 @@ Test(cllvupdate, refuses_while_an_operation_is_under_way)
 	cr_assert_eq(r.exit_code, 5, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
 	cr_assert(text__has(r.err, "a live update operation is under way"), "%s%s", r.out, r.err);
 	cr_assert_str_eq(r.out, "");
+	result__free(&r);
+	go_on(&b, tool);
+}
+
+Test(cllvupdate, by_the_library_it_refuses_likewise)
+{
+	struct bed b = bed__make();
+	pid_t tool = stop_half_way(&b);
+	struct result r = command__run((const char *const[]){BUILD_DIR "/tests/api/api_host", "recover", NULL}, 60);
+	cr_assert_eq(r.exit_code, 1, "exit code %d\n%s%s", r.exit_code, r.out, r.err);
+	cr_assert(text__has(r.out, "\nerror 5: .*a live update operation is under way"), "%s", r.out);
 	result__free(&r);
 	go_on(&b, tool);
 }
