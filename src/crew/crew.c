@@ -20,8 +20,12 @@
 
 enum {
 	WORKERS_MAX = 16,
-	KEEPERS_MAX = 128, /* that try at the same time; most of them wait */
-	FRESH_MS = 12,     /* so long a keeper counts as one that has work for a processor */
+	/* that try at the same time; most of them wait, for a thread to leave a call: whoever sleeps for a second at a
+	 * time is to be seen each time. Each takes some 700 KiB */
+	KEEPERS_MAX = 384,
+	FRESH_MS = 6,       /* so long a keeper counts as one that has work for a processor */
+	LISTEN_MS = 2,      /* so long nobody may be waited for while there is somebody to be handed out */
+	LOOK_AFTER_MS = 25, /* so often all are looked after */
 	TICK_MS = 1000,
 	GRACE_S = 30,      /* for who has a watchdog and did not end by it: it could not run */
 	REPLACED_MAX = 64, /* workers that died without work */
@@ -242,7 +246,8 @@ static bool is_tried(const struct job *j)
 	return j->state == JOB_AT_KEEPER || j->state == JOB_PREPARED;
 }
 
-/* May one more process be tried? Those that have been at it for a while wait for something. */
+/* May one more process be tried? Those that have been at it for a while wait for something; and one more than there are
+ * processors, as they also wait for one another's turns. */
 static bool any_room(const struct crew *c)
 {
 	size_t all = 0, fresh = 0;
@@ -252,7 +257,7 @@ static bool any_room(const struct crew *c)
 		all += is_tried(j);
 		fresh += is_tried(j) && now - j->since < FRESH_MS * 1000000ULL;
 	}
-	return all < KEEPERS_MAX && fresh < c->n_workers;
+	return all < KEEPERS_MAX && fresh < c->n_workers + 1;
 }
 
 static struct worker_process *idle_worker(struct crew *c)
@@ -340,7 +345,7 @@ static bool is_out(const struct job *j)
 static void look_after_all(struct crew *c)
 {
 	uint64_t now = clock_ns();
-	if (now - c->looked_after < FRESH_MS * 1000000ULL)
+	if (now - c->looked_after < LOOK_AFTER_MS * 1000000ULL)
 		return;
 	c->looked_after = now;
 	for (size_t i = 0; i < c->n_workers; i++)
@@ -362,14 +367,17 @@ static void listen_to_all(struct crew *c)
 {
 	VEC(struct pollfd) fds = {0};
 	VEC(size_t) whose = {0};
+	int ms = LOOK_AFTER_MS;
 	for (size_t i = 0; i < c->jobs->n; i++) {
 		const struct job *j = &c->jobs->items[i];
+		if (j->state == JOB_WAITS)
+			ms = LISTEN_MS;
 		if (!is_out(j))
 			continue;
 		vec__push(&fds, (struct pollfd){.fd = j->channel, .events = POLLIN});
 		vec__push(&whose, i);
 	}
-	int n = poll(fds.items, fds.n, FRESH_MS);
+	int n = poll(fds.items, fds.n, ms);
 	for (size_t i = 0; n > 0 && i < fds.n; i++)
 		if (fds.items[i].revents)
 			hear(c, &c->jobs->items[whose.items[i]]);
