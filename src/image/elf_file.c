@@ -530,7 +530,7 @@ static struct err *read_all(int fd, const char *path, uint8_t *data, size_t size
 
 struct err *elf_file__read_fd(int fd, const char *path, struct elf_file **out)
 {
-	size_t size;
+	size_t size = 0;
 	TRY(check_size(fd, path, &size));
 	uint8_t *data = xmalloc(size);
 	struct err *e = read_all(fd, path, data, size);
@@ -543,7 +543,7 @@ struct err *elf_file__read_fd(int fd, const char *path, struct elf_file **out)
 /* Of a shared mapping fork(2) copies no page table (mm/memory.c, vma_needs_copy). */
 struct err *elf_file__read_apart(int fd, const char *path, struct elf_file **out)
 {
-	size_t size;
+	size_t size = 0;
 	TRY(check_size(fd, path, &size));
 	uint8_t *data = size ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
 	if (data == MAP_FAILED)

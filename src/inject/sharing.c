@@ -81,7 +81,7 @@ static struct err *everyone(const struct process *p, pid_t own, pid_list *out)
 	int r = proc_list(out);
 	if (r < 0)
 		return process__err(p, 0, ERR_SYSTEM, -r, NULL, "/proc cannot be read");
-	if (own == p->pid)
+	if (own == p->pid && out->n)
 		out->n = census__may_share(p->census, p->pid, out->items, out->n);
 	return NULL;
 }

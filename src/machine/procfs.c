@@ -76,11 +76,12 @@ time_t procfs__started(uint64_t start_time)
 bool procfs__is_kernel_thread(pid_t pid)
 {
 	enum { KTHREAD = 0x00200000 }; /* include/linux/sched.h, PF_KTHREAD; proc(5), stat, field 9 */
-	unsigned flags = 0;
 	FREE_CLEANUP char *stat = NULL;
 	ERR_CLEANUP struct err *e = procfs__text(pid, "stat", 4096, &stat);
-	const char *rest = e ? NULL : strrchr(stat, ')');
-	return rest && sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & KTHREAD);
+	const char *field = e ? NULL : strrchr(stat, ')'); /* the end of the second */
+	for (int i = 2; field && i < 9; i++)
+		field = strchr(field + 1, ' ');
+	return field && (strtoul(field, NULL, 10) & KTHREAD);
 }
 
 static bool same(const struct stat *a, const struct stat *b)
