@@ -46,6 +46,7 @@ static _Noreturn void work(int channel, pid_t parent)
 		_exit(1);
 	guest__enter(&channel, 1);
 	guest__ignore_signals();
+	signal(SIGCHLD, SIG_DFL);
 	struct err *e = recover__all(&list);
 	for (size_t i = 0; i < list.n; i++) {
 		const struct recovery *r = &list.items[i];

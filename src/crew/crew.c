@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "crew/channel.h"
@@ -27,6 +29,7 @@ enum {
 	LISTEN_MS = 2,      /* so long nobody may be waited for while there is somebody to be handed out */
 	LOOK_AFTER_MS = 25, /* so often all are looked after */
 	TICK_MS = 1000,
+	MESSAGE_S = 5,     /* within a message, which is written at once */
 	GRACE_S = 30,      /* for who has a watchdog and did not end by it: it could not run */
 	REPLACED_MAX = 64, /* workers that died without work */
 };
@@ -76,6 +79,7 @@ static void close_channels(const struct crew *c)
 /* What who works has for all processes. */
 static void equip(struct crew *c)
 {
+	signal(SIGIO, SIG_IGN); /* file_memo.c */
 	c->plan->files = file_memo__new();
 	if (c->is.restarts)
 		c->opt.scan = scan__new(SCAN_BEST);
@@ -291,6 +295,9 @@ static void give_to_worker(struct crew *c, struct job *j, struct worker_process 
 		not_begun(j, errno);
 		return;
 	}
+	/* who is stopped within a message must not stop us: we have him go on */
+	const struct timeval patience = {.tv_sec = MESSAGE_S};
+	(void)setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	const struct order o = {.pid = j->pid, .start_time = j->record.start_time};
 	w->busy = true;
 	j->tried = c->step == STEP_TRY;

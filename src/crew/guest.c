@@ -13,7 +13,6 @@ static void reset_signals(void)
 		if (sigaction(sig, NULL, &a) == 0 && a.sa_handler != SIG_IGN && a.sa_handler != SIG_DFL)
 			signal(sig, SIG_DFL);
 	}
-	signal(SIGCHLD, SIG_DFL); /* ignored, it would not wake who waits for a target */
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);

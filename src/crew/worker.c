@@ -163,6 +163,7 @@ void worker__run(int control, int turns, pid_t parent, const struct work_options
 	int channel;
 	die_with(parent);
 	guest__ignore_signals();
+	signal(SIGCHLD, SIG_DFL); /* ignored, which is inherited, it would not wake who waits for a target */
 	plan_cache__take_turns(plan->plans, w.turns);
 	while (channel__receive(control, &m, &bytes, &len, &channel)) {
 		struct order o;

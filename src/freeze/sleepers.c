@@ -14,10 +14,10 @@ struct sleeper {
 	uint64_t switches;
 };
 
-/* Asleep, or stopped, as a hand is between two calls (inject/hand.h). */
+/* Asleep, or stopped, as a hand is between two calls (inject/hand.h). Not while a vfork child runs in its memory. */
 static bool rests(const struct thread_view *v)
 {
-	return v->at_rest || v->state == THREAD_STOPPED;
+	return (v->at_rest || v->state == THREAD_STOPPED) && !thread_view__waits_for_vfork(v);
 }
 
 static bool same_rest(const struct thread_view *a, const struct thread_view *b)

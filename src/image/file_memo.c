@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -11,7 +12,7 @@
 #include "image/image_file.h"
 
 enum {
-	FILES_MAX = 256,
+	FILES_MAX = 256,     /* and a quarter of the files that may be open */
 	FILE_MAX = 32 << 20, /* larger ones are read again each time */
 	BYTES_MAX = 96 << 20,
 	IMAGE_MAX = 1 << 30,
@@ -86,6 +87,15 @@ static bool is_settled(const struct stat *st)
 	return age > (fine ? 100 : 3000);
 }
 
+/* Has nobody opened it for writing? A write(2) sets the times when it begins, and may go on for long; and there may be
+ * a mapping to write to. The kernel gives a lease for reading to who asks when there is no writer (fs/locks.c,
+ * check_conflicting_open), and not on all file systems. It is given back at once; who opens the file meanwhile waits
+ * for that moment, and we are sent SIGIO, which is ignored here (crew.c). */
+static bool is_at_rest(int fd)
+{
+	return fcntl(fd, F_SETLEASE, F_RDLCK) == 0 && fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
+}
+
 static struct kept *find(struct file_memo *m, const struct stat *st)
 {
 	for (size_t i = 0; i < m->files.n; i++) {
@@ -102,9 +112,17 @@ static struct kept *find(struct file_memo *m, const struct stat *st)
 	return NULL;
 }
 
+static size_t files_max(void)
+{
+	struct rlimit r;
+	size_t may = getrlimit(RLIMIT_NOFILE, &r) == 0 ? (size_t)r.rlim_cur / 4 : 0;
+	return may < FILES_MAX ? may : FILES_MAX;
+}
+
 static void make_room(struct file_memo *m, uint64_t bytes)
 {
-	while (m->files.n && (m->files.n >= FILES_MAX || m->bytes + bytes > BYTES_MAX)) {
+	size_t max = files_max();
+	while (m->files.n && (m->files.n >= max || m->bytes + bytes > BYTES_MAX)) {
 		size_t oldest = 0;
 		for (size_t i = 1; i < m->files.n; i++)
 			if (m->files.items[i].used < m->files.items[oldest].used)
@@ -150,7 +168,7 @@ struct err *file_memo__elf(struct file_memo *m, int fd, const char *path, struct
 		*out = elf_file__copy(k->elf, path);
 		return NULL;
 	}
-	if (!is_settled(&st))
+	if (!is_settled(&st) || !is_at_rest(fd))
 		return elf_file__read_fd(fd, path, out);
 	TRY(elf_file__read_apart(fd, path, out));
 	k = place(m, fd, &st);
@@ -165,6 +183,11 @@ struct err *file_memo__elf(struct file_memo *m, int fd, const char *path, struct
 static void copy_map(const struct live_map *m, struct live_map *out)
 {
 	*out = *m;
+	/* what the process says, and not the file */
+	out->held = NULL;
+	out->n_held = 0;
+	out->past = NULL;
+	out->n_past = 0;
 	out->slots = xmemdup(m->slots, m->n_slots * sizeof(*m->slots));
 	out->consts = xmemdup(m->consts, m->n_consts * sizeof(*m->consts));
 	out->pieces = xmemdup(m->pieces, m->n_pieces * sizeof(*m->pieces));
@@ -195,8 +218,9 @@ struct err *file_memo__image(struct file_memo *m, int fd, const char *path, stru
 		copy_map(&k->map, map);
 		return NULL;
 	}
+	bool settled = is_settled(&st) && is_at_rest(fd);
 	TRY(read_image(fd, path, next, map));
-	k = is_settled(&st) ? place(m, fd, &st) : NULL;
+	k = settled ? place(m, fd, &st) : NULL;
 	if (!k)
 		return NULL;
 	k->image = *next;

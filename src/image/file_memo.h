@@ -2,10 +2,9 @@
  *
  * What is kept was read from the file that is asked for now, and the file has not changed since: the memo holds it
  * open, so that its device and inode number are nobody else's (an anonymous device, as of overlayfs, ends with its last
- * open file too), and its size and both its times are those of before. Who writes to a file sets its times (inode(7));
- * so that a change shows, a file is kept only when its last one was longer ago, when it was read, than the clock by
- * which times are set takes for a step. (Stores through a mapping that somebody has had writable all the while need not
- * show; they do not show to who reads a file, and then maps it, either.) */
+ * open file too), and its size and both its times are those of before. Who writes to a file sets its times (inode(7))
+ * when he begins, and nobody had it open for writing when it was read; so that a change shows, a file is kept only when
+ * its last one was longer ago, when it was read, than the clock by which times are set takes for a step. */
 #ifndef LLU_IMAGE_FILE_MEMO_H
 #define LLU_IMAGE_FILE_MEMO_H
 

@@ -22,7 +22,7 @@ struct census;
 
 /* Takes some 10 us for each process, and keeps a file open for each; copies of this process (fork(2)) may use it. NULL:
  * it could not be taken. To be released with census__free(). No other child of the caller may be waited for by anybody
- * else meanwhile. */
+ * else meanwhile, and SIGCHLD is not ignored. */
 struct census *census__take(void);
 void census__free(struct census *c);
 

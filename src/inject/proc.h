@@ -21,12 +21,13 @@ typedef VEC(pid_t) pid_list;
 
 /* The fields of /proc/PID/stat and /proc/PID/task/TID/stat that are used (proc(5)). */
 struct proc_stat {
-	char state;          /* field 3 */
-	pid_t ppid;          /* 4 */
-	unsigned long flags; /* 9: PF_* of the kernel's include/linux/sched.h */
-	uint64_t start_time; /* 22 */
-	uint64_t vsize;      /* 23 */
-	uint64_t stack;      /* 28: startstack; 0 to those who may not trace it */
+	char state;            /* field 3 */
+	pid_t ppid;            /* 4 */
+	unsigned long flags;   /* 9: PF_* of the kernel's include/linux/sched.h */
+	unsigned long threads; /* 20 */
+	uint64_t start_time;   /* 22 */
+	uint64_t vsize;        /* 23; 0: a kernel thread, or one that has ended (kernel/exit.c, exit_mm) */
+	uint64_t stack;        /* 28: startstack; 0 to those who may not trace it */
 };
 
 /* Reads a small file under `dirfd` into `buf`, zero-terminated; bytes read, or -errno. */

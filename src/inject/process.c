@@ -94,6 +94,9 @@ int proc_stat(int dirfd, const char *path, struct proc_stat *out)
 		case 9:
 			out->flags = strtoul(w, NULL, 10);
 			break;
+		case 20:
+			out->threads = strtoul(w, NULL, 10);
+			break;
 		case 22:
 			out->start_time = strtoull(w, NULL, 10);
 			break;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/kcmp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -53,26 +54,48 @@ int proc_list(pid_list *out)
 	return 0;
 }
 
-/* A thread of it that has memory: a first thread that has ended has none (kernel/exit.c, exit_mm), like all kernel
- * threads, and the census knows nothing of its process then. */
+/* A first thread that has ended has no memory, like all kernel threads, while others of its process run on. Fills `out`
+ * with the other threads of such a process, and adds nothing where the first one has memory or is the last. 0 or
+ * -errno. */
+static int other_threads(pid_t pid, pid_list *out)
+{
+	char path[32];
+	struct proc_stat first;
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	int r = proc_stat(-1, path, &first);
+	if (r < 0 || first.vsize || first.threads <= 1)
+		return r;
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	DIR *d = opendir(path);
+	if (!d)
+		return -errno;
+	for (struct dirent *e = readdir(d); e; e = readdir(d)) {
+		pid_t tid = (pid_t)strtol(e->d_name, NULL, 10);
+		if (tid > 0 && tid != pid)
+			vec__push(out, tid);
+	}
+	closedir(d);
+	return 0;
+}
+
+/* A thread of it that has memory. Where that is not the first one, the census knows nothing of its process. */
 static struct err *living_thread(const struct process *p, pid_t *out)
 {
-	FREE_CLEANUP pid_t *tids = NULL;
-	size_t n = 0;
-	struct thread_view v;
+	pid_list tids = {0};
+	struct proc_stat s;
+	char path[32];
+	int r = other_threads(p->pid, &tids);
 	*out = p->pid;
-	TRY(process__look(p, p->pid, &v));
-	if (v.state != THREAD_DEAD)
-		return NULL;
-	TRY(process__threads(p, &tids, &n));
-	for (size_t i = 0; i < n; i++) {
-		TRY(process__look(p, tids[i], &v));
-		if (v.state != THREAD_DEAD) {
-			*out = tids[i];
-			return NULL;
-		}
+	for (size_t i = 0; r >= 0 && i < tids.n && *out == p->pid; i++) {
+		snprintf(path, sizeof(path), "task/%d/stat", tids.items[i]);
+		if (proc_stat(p->dirfd, path, &s) == 0 && s.vsize)
+			*out = tids.items[i];
 	}
-	return process__err(p, 0, ERR_GONE, 0, NULL, "it ended");
+	bool none = tids.n && *out == p->pid;
+	vec__free(&tids);
+	if (r < 0 || none)
+		return process__err(p, 0, ERR_GONE, 0, NULL, "it ended");
+	return NULL;
 }
 
 /* But for those who are known to share nothing with `own`. */
@@ -86,25 +109,40 @@ static struct err *everyone(const struct process *p, pid_t own, pid_list *out)
 	return NULL;
 }
 
-/* 1: shares, 0: does not, negative: cannot be told. `own` is a thread of p's. */
+/* 1: the same memory, 0: another, negative: cannot be told. */
+static int compare(pid_t own, pid_t tid)
+{
+	long r = syscall(SYS_kcmp, own, tid, KCMP_VM, 0, 0);
+	return r == 0 ? 1 : r > 0 || errno == ESRCH ? 0 : -errno;
+}
+
+/* The same of a process: 1 shares, 0 does not. `own` is a thread of p's. */
 static int shares(const struct process *p, pid_t own, pid_t other)
 {
-	long r = syscall(SYS_kcmp, own, other, KCMP_VM, 0, 0);
-	if (r == 0)
+	pid_list tids = {0};
+	int r = compare(own, other);
+	if (r == 1)
 		return 1;
-	if (r > 0 || errno == ESRCH)
-		return 0;
-	if (errno != EPERM && errno != EACCES)
-		return -errno;
-	/* Not ours to compare (another user's). The same memory has the same size, which all may read. */
-	int why = errno;
-	char path[32];
-	struct proc_stat mine;
-	struct proc_stat theirs;
-	snprintf(path, sizeof(path), "/proc/%d/stat", other);
-	if (proc_stat(-1, path, &theirs) < 0 || proc_stat(p->dirfd, "stat", &mine) < 0)
-		return 0;
-	return mine.vsize == theirs.vsize ? -why : 0;
+	if (r == -EPERM || r == -EACCES) {
+		/* Not ours to compare (another user's). The same memory has the same size, which all may read. */
+		char path[32];
+		struct proc_stat mine;
+		struct proc_stat theirs;
+		snprintf(path, sizeof(path), "/proc/%d/stat", other);
+		if (proc_stat(-1, path, &theirs) < 0 || proc_stat(p->dirfd, "stat", &mine) < 0)
+			return 0;
+		bool unclear = mine.vsize == theirs.vsize || (!theirs.vsize && theirs.threads > 1) || !mine.vsize;
+		return unclear ? r : 0;
+	}
+	if (r < 0)
+		return r;
+	int listed = other_threads(other, &tids);
+	if (listed < 0 && listed != -ESRCH && listed != -ENOENT)
+		r = listed;
+	for (size_t i = 0; r == 0 && i < tids.n; i++)
+		r = compare(own, tids.items[i]);
+	vec__free(&tids);
+	return r;
 }
 
 /* A thread that waits for its vfork child sleeps uninterruptibly in the call that made it. */

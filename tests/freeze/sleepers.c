@@ -8,6 +8,7 @@
 #include "freeze/sleepers.h"
 #include "scene.h"
 #include "support/support.h"
+#include "support/target.h"
 
 TestSuite(sleepers, .fini = support__teardown, .timeout = 60);
 
@@ -70,6 +71,28 @@ Test(sleepers, who_sleeps_all_the_while)
 	cr_assert(sleepers__slept_on(c.p, &s));
 	sleepers__free(&s);
 	end(&c);
+}
+
+/* Its child runs in its memory meanwhile. */
+Test(sleepers, who_waits_for_a_vfork_child)
+{
+	struct target *t = target__start((const char *const[]){FIXTURE_DIR "/odd", "vfork", NULL}, NULL);
+	struct process *p;
+	struct thread_view v = {0};
+	struct sleepers s;
+
+	target__hear(t); /* where its pads are */
+	target__expect(t, "ready");
+	OK(process__open(target__pid(t), &p));
+	for (int64_t last = support__now_ms() + 20000; !thread_view__waits_for_vfork(&v);) {
+		OK(process__look(p, target__pid(t), &v));
+		cr_assert(support__now_ms() < last, "it never waits");
+	}
+	sleepers__note(p, &s);
+	cr_assert(!sleepers__slept_on(p, &s));
+	sleepers__free(&s);
+	process__close(p);
+	target__kill(t);
 }
 
 Test(sleepers, who_was_awake_in_between_and_sleeps_again)

@@ -95,6 +95,21 @@ Test(file_memo, without_a_memo_a_file_is_read_each_time)
 	cr_assert(!is_kept(NULL, a_library()));
 }
 
+/* A write that goes on, or a mapping to write to, changes a file whose times do not. */
+Test(file_memo, what_is_open_for_writing_is_not_kept)
+{
+	struct file_memo *m = file_memo__new();
+	const char *path = a_library(), *later = a_library();
+	int writer = open(path, O_WRONLY | O_CLOEXEC);
+
+	cr_assert_geq(writer, 0);
+	wait_until_kept(m, later);
+	cr_assert(!is_kept(m, path));
+	close(writer);
+	cr_assert(is_kept(m, path));
+	file_memo__free(m);
+}
+
 /* Within one tick of the clock a change would not show. */
 Test(file_memo, what_changed_just_now_is_not_kept)
 {

@@ -102,6 +102,18 @@ Test(census, who_shared_memory_before)
 	}
 }
 
+/* That one has no memory, as kernel threads have none. */
+Test(census, who_shared_memory_and_has_lost_its_first_thread)
+{
+	struct scene s = scene__start("odd", "shares_with_a_thread", NULL, NULL);
+
+	target__expect(s.target, "ready");
+	struct census *c = take();
+	is_told(&s, c);
+	census__free(c);
+	scene__close(&s);
+}
+
 Test(census, who_was_not_there_yet)
 {
 	struct census *c = take();

@@ -126,6 +126,14 @@ Test(process, whose_memory_is_shared)
 	scene__close(&s);
 }
 
+Test(process, whose_memory_is_shared_by_a_process_whose_first_thread_has_ended)
+{
+	struct scene s = odd("shares_with_a_thread", NULL);
+	REFUSED(process__shares_memory(s.p, true), ERR_REFUSED, "share its memory");
+	REFUSED(process__shares_memory(s.p, false), ERR_REFUSED, "share its memory");
+	scene__close(&s);
+}
+
 /* A thread that has ended has no memory, as kernel threads have none. */
 Test(process, whose_first_thread_has_ended)
 {
