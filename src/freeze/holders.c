@@ -132,14 +132,12 @@ static struct err *look_at_mapping(struct search *s, const struct mapping *m, bo
 	size_t chunks = (pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
 	if (!(m->prot & PROT_READ) || is_skipped(s, m) || (m->shared ? !is_shared_memory(m) : s->shared_only))
 		return NULL;
-	if (a && a->range.end.v == m->range.end.v) {
-		if (a->device || a->resident == 0)
-			return NULL;
-		if (a->served)
-			return process__err(
-			    s->p, 0, ERR_REFUSED, 0, NULL,
-			    "memory whose page faults somebody serves (userfaultfd) cannot be looked through");
-	}
+	/* what was told of it may have another end by now */
+	if (a && a->range.end.v == m->range.end.v && (a->device || a->resident == 0))
+		return NULL;
+	if (a && a->served)
+		return process__err(s->p, 0, ERR_REFUSED, 0, NULL,
+				    "memory whose page faults somebody serves (userfaultfd) cannot be looked through");
 	for (size_t i = 0; i < chunks; i++) {
 		size_t k = upwards ? i : chunks - 1 - i;
 		size_t first = k * CHUNK_PAGES;

@@ -229,6 +229,7 @@ Test(overrule, of_an_ordinary_user)
 	const char *dir = temp_dir(), *command = path_of("%s/llusplit", dir), *old = path_of("%s/old", dir),
 		   *new = path_of("%s/new", dir), *file = overruling(&p);
 	file__copy(COMMAND_DIR "/llusplit", command); /* the build directory may be closed to others */
+	file__copy(COMMAND_DIR "/libllu.so.0", path_of("%s/libllu.so.0", dir));
 	file__copy(p.old, old);
 	file__copy(p.new, new);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
