@@ -129,13 +129,14 @@ static int shares(const struct process *p, pid_t own, pid_t other)
 		return 1;
 	if (r == -EPERM || r == -EACCES) {
 		/* Not ours to compare (another user's). The same memory has the same size, which all may read. */
-		char path[32];
+		char path[32], own_path[32];
 		struct proc_stat mine;
 		struct proc_stat theirs;
 		snprintf(path, sizeof(path), "/proc/%d/stat", other);
-		if (proc_stat(-1, path, &theirs) < 0 || proc_stat(p->dirfd, "stat", &mine) < 0)
+		snprintf(own_path, sizeof(own_path), "task/%d/stat", own);
+		if (proc_stat(-1, path, &theirs) < 0 || proc_stat(p->dirfd, own_path, &mine) < 0)
 			return 0;
-		bool unclear = mine.vsize == theirs.vsize || (!theirs.vsize && theirs.threads > 1) || !mine.vsize;
+		bool unclear = mine.vsize == theirs.vsize || (!theirs.vsize && theirs.threads > 1);
 		return unclear ? r : 0;
 	}
 	if (r < 0)
