@@ -134,10 +134,24 @@ Test(process, whose_memory_is_shared_by_a_process_whose_first_thread_has_ended)
 	scene__close(&s);
 }
 
+/* It ends when the process was opened. */
+static struct scene whose_first_thread_ends(const char *what)
+{
+	struct scene s = odd(what, NULL);
+	struct thread_view v = {0};
+	target__say(s.target, "");
+	target__expect(s.target, "ready");
+	for (int64_t last = support__now_ms() + 20000; v.state != THREAD_DEAD;) {
+		OK(process__look(s.p, process__pid(s.p), &v));
+		cr_assert(support__now_ms() < last, "its first thread does not end");
+	}
+	return s;
+}
+
 /* A thread that has ended has no memory, as kernel threads have none. */
 Test(process, whose_first_thread_has_ended)
 {
-	struct scene s = odd("dead_leader", NULL);
+	struct scene s = whose_first_thread_ends("dead_leader_later");
 	OK(process__shares_memory(s.p, true));
 	OK(process__shares_memory(s.p, false));
 	scene__close(&s);
@@ -145,7 +159,7 @@ Test(process, whose_first_thread_has_ended)
 
 Test(process, whose_first_thread_has_ended_and_whose_memory_is_shared)
 {
-	struct scene s = odd("dead_leader_shares", NULL);
+	struct scene s = whose_first_thread_ends("dead_leader_shares");
 	REFUSED(process__shares_memory(s.p, true), ERR_REFUSED, "share its memory");
 	REFUSED(process__shares_memory(s.p, false), ERR_REFUSED, "share its memory");
 	scene__close(&s);
